@@ -1,0 +1,1 @@
+"""From files to padded batches of graphs with labels."""

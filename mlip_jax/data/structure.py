@@ -1,0 +1,63 @@
+"""A structure on the host: numpy float64, in ours units, with whatever labels it came with."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StructureLabels:
+    """Labels of one structure; `None` where a label is absent.
+
+    Attributes:
+        energy: eV, of the whole structure.
+        forces: eV/Å.
+        stress: eV/Å^3, tension positive, full matrix.
+        charges: e.
+        magmoms: μ_B.
+    """
+
+    energy: float | None = None
+    forces: Float[np.ndarray, "atoms 3"] | None = None
+    stress: Float[np.ndarray, "3 3"] | None = None
+    charges: Float[np.ndarray, " atoms"] | None = None
+    magmoms: Float[np.ndarray, " atoms"] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Structure:
+    """Atoms in a cell.
+
+    Attributes:
+        atomic_numbers: Z.
+        positions: Å.
+        cell: Å, vectors in rows; zero vectors where there is no cell.
+        pbc: which lattice directions are periodic.
+        labels: what is known about it.
+        total_charge: e.
+        spins: μ_B, input of spin models.
+        config_type: kind of configuration, for errors per type.
+        source: level of theory or file, for reference energies per source.
+        group: structures of one group stay on one side of a split.
+        weight: weight in the loss.
+        name: where it came from (`si.extxyz:17`), for messages.
+    """
+
+    atomic_numbers: Int[np.ndarray, " atoms"]
+    positions: Float[np.ndarray, "atoms 3"]
+    cell: Float[np.ndarray, "3 3"]
+    pbc: np.ndarray
+    labels: StructureLabels = StructureLabels()
+    total_charge: float | None = None
+    spins: Float[np.ndarray, "atoms 3"] | None = None
+    config_type: str = ""
+    source: str = ""
+    group: str = ""
+    weight: float = 1.0
+    name: str = ""
+
+    @property
+    def num_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.atomic_numbers)
