@@ -7,13 +7,20 @@ sum over axis 1. There is no flat edge list.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 T = TypeVar("T")
+
+# Leaves are numpy arrays on the host (where batches are laid out) and jax arrays on the device.
+if TYPE_CHECKING:
+    Leaf = Array
+else:
+    Leaf = Array | np.ndarray
 
 PADDED_DISTANCE = 1000.0
 """Length [Å] of the constant vector that stands in a padded slot."""
@@ -82,22 +89,22 @@ class AtomicGraph:
             of it. An option of execution: results do not depend on it.
     """
 
-    positions: Float[Array, "atoms 3"]
-    atomic_numbers: Int[Array, " atoms"]
-    cell: Float[Array, "graphs 3 3"]
-    pbc: Bool[Array, "graphs 3"]
-    neighbors: Int[Array, "atoms max_neighbors"]
-    shifts: Int[Array, "atoms max_neighbors 3"]
-    edge_mask: Bool[Array, "atoms max_neighbors"]
-    graph_index: Int[Array, " atoms"]
-    atom_mask: Bool[Array, " atoms"]
-    graph_mask: Bool[Array, " graphs"]
-    energy_mask: Bool[Array, " atoms"]
-    reverse: Int[Array, "atoms max_neighbors"] | None = None
-    vectors: Float[Array, "atoms max_neighbors 3"] | None = None
-    total_charge: Float[Array, " graphs"] | None = None
-    fidelity: Int[Array, " graphs"] | None = None
-    spins: Float[Array, "atoms 3"] | None = None
+    positions: Float[Leaf, "atoms 3"]
+    atomic_numbers: Int[Leaf, " atoms"]
+    cell: Float[Leaf, "graphs 3 3"]
+    pbc: Bool[Leaf, "graphs 3"]
+    neighbors: Int[Leaf, "atoms max_neighbors"]
+    shifts: Int[Leaf, "atoms max_neighbors 3"]
+    edge_mask: Bool[Leaf, "atoms max_neighbors"]
+    graph_index: Int[Leaf, " atoms"]
+    atom_mask: Bool[Leaf, " atoms"]
+    graph_mask: Bool[Leaf, " graphs"]
+    energy_mask: Bool[Leaf, " atoms"]
+    reverse: Int[Leaf, "atoms max_neighbors"] | None = None
+    vectors: Float[Leaf, "atoms max_neighbors 3"] | None = None
+    total_charge: Float[Leaf, " graphs"] | None = None
+    fidelity: Int[Leaf, " graphs"] | None = None
+    spins: Float[Leaf, "atoms 3"] | None = None
     prefixes: tuple[tuple[float, int], ...] = static_field(())  # pyright: ignore
     block: int = static_field(0)  # pyright: ignore
 
@@ -129,10 +136,10 @@ class AtomOutputs:
             descriptor of a local one) for uncertainty and selection.
     """
 
-    energies: Float[Array, " atoms"]
-    charges: Float[Array, " atoms"] | None = None
-    magmoms: Float[Array, " atoms"] | None = None
-    features: Float[Array, "atoms features"] | None = None
+    energies: Float[Leaf, " atoms"]
+    charges: Float[Leaf, " atoms"] | None = None
+    magmoms: Float[Leaf, " atoms"] | None = None
+    features: Float[Leaf, "atoms features"] | None = None
 
 
 def edge_vectors(graph: AtomicGraph) -> Float[Array, "atoms max_neighbors 3"]:
@@ -234,7 +241,7 @@ def map_atom_blocks(function: Callable[..., T], graph: AtomicGraph, *arrays: Arr
 
 
 def add_outputs(terms: Sequence[AtomOutputs]) -> AtomOutputs:
-    """Adds the energies of terms; charges, moments and features are those of the first that has them."""
+    """Adds energies; charges, moments and features are those of the first term that has them."""
 
     def first(name):
         return next((v for t in terms if (v := getattr(t, name)) is not None), None)

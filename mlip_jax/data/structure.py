@@ -1,4 +1,4 @@
-"""A structure on the host: numpy float64, in ours units, with whatever labels it came with."""
+"""A structure on the host: numpy float64, in our units, with whatever labels it came with."""
 
 import dataclasses
 

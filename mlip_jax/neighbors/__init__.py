@@ -1,1 +1,1 @@
-"""Neighbour lists as rows: on the host (vesin) and on the device (jax-md), giving the same graph."""
+"""Neighbour lists as rows, on the host (vesin) and on the device, giving the same graph."""

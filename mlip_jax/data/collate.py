@@ -1,0 +1,166 @@
+"""Structures with their neighbour lists become one padded `AtomicGraph`."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import DTypeLike
+
+from mlip_jax.data.structure import Structure
+from mlip_jax.graph import AtomicGraph
+from mlip_jax.neighbors.host import HostNeighbors, neighbor_list, neighbor_rows, wrap
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """A compiled shape.
+
+    Attributes:
+        graphs: structures in a batch.
+        atoms: atoms in a batch; a multiple of `block`.
+        max_neighbors: slots of a row.
+        prefixes: `((cutoff, k), ...)`, see `AtomicGraph`.
+        block: atoms processed at a time (0: all).
+    """
+
+    graphs: int
+    atoms: int
+    max_neighbors: int
+    prefixes: tuple[tuple[float, int], ...] = ()
+    block: int = 0
+
+
+def exact_bucket(
+    lists: Sequence[HostNeighbors], prefix_cutoffs: Sequence[float] = (), block: int = 0
+) -> Bucket:
+    """The smallest bucket that holds structures with these neighbour lists."""
+    atoms = sum(len(pairs.counts) for pairs in lists)
+    return Bucket(
+        graphs=len(lists),
+        atoms=-(-atoms // block) * block if block else atoms,
+        max_neighbors=max(1, *(pairs.max_count() for pairs in lists)),
+        prefixes=tuple(
+            (float(cutoff), max(1, *(pairs.max_count(cutoff) for pairs in lists)))
+            for cutoff in prefix_cutoffs
+        ),
+        block=block,
+    )
+
+
+def make_graph(
+    structures: Structure | Sequence[Structure],
+    cutoff: float,
+    *,
+    prefix_cutoffs: Sequence[float] = (),
+    dtype: DTypeLike = np.float32,
+    reverse: bool = False,
+    bucket: Bucket | None = None,
+    block: int = 0,
+) -> AtomicGraph:
+    """Builds the graph of one or several structures.
+
+    Args:
+        structures: one or several.
+        cutoff: Å.
+        prefix_cutoffs: shorter cutoffs [Å] whose neighbours a model takes as a prefix of the row.
+        dtype: of positions and cell.
+        reverse: whether to fill `AtomicGraph.reverse`.
+        bucket: the padded size; the exact one where it is not given.
+        block: see `AtomicGraph`; used where no bucket is given.
+
+    Raises:
+        UserError: for a structure without a meaningful neighbour list.
+        ValueError: where the bucket is too small.
+    """
+    structures = [structures] if isinstance(structures, Structure) else list(structures)
+    lists = [neighbor_list(s.positions, s.cell, s.pbc, cutoff) for s in structures]
+    if bucket is None:
+        bucket = exact_bucket(lists, prefix_cutoffs, block)
+    return collate(structures, lists, bucket, dtype=dtype, reverse=reverse)
+
+
+def collate(
+    structures: Sequence[Structure],
+    lists: Sequence[HostNeighbors],
+    bucket: Bucket,
+    *,
+    dtype: DTypeLike = np.float32,
+    reverse: bool = False,
+) -> AtomicGraph:
+    """Concatenates structures and pads them to a bucket; leaves are numpy arrays.
+
+    Positions are wrapped into the cell (and molecules moved to the origin) in float64 before they
+    are cast, so that float32 keeps its precision far from the origin.
+
+    Args:
+        structures: at most `bucket.graphs`, with at most `bucket.atoms` atoms together.
+        lists: their neighbour lists.
+        bucket: the padded size.
+        dtype: of positions and cell.
+        reverse: whether to fill `AtomicGraph.reverse`.
+
+    Raises:
+        ValueError: where the bucket is too small.
+    """
+    sizes = [s.num_atoms for s in structures]
+    if len(structures) > bucket.graphs or sum(sizes) > bucket.atoms:
+        raise ValueError(
+            f"bucket: got {len(structures)} structures with {sum(sizes)} atoms for {bucket}; "
+            "choose a larger bucket."
+        )
+    for cutoff, k in bucket.prefixes:
+        needed = max(pairs.max_count(cutoff) for pairs in lists)
+        if needed > k:
+            raise ValueError(f"bucket: {needed} neighbours within {cutoff} Å exceed its {k} slots.")
+    graph = _empty(bucket, np.dtype(dtype), reverse)
+    start = 0
+    for index, (structure, pairs) in enumerate(zip(structures, lists, strict=True)):
+        _fill(graph, index, start, structure, pairs)
+        start += structure.num_atoms
+    return graph
+
+
+def _empty(bucket: Bucket, dtype: np.dtype, reverse: bool) -> AtomicGraph:
+    atoms, slots, graphs = bucket.atoms, bucket.max_neighbors, bucket.graphs
+    own = np.arange(atoms, dtype=np.int32)
+    flat = np.arange(atoms * slots, dtype=np.int32).reshape(atoms, slots)
+    arrays: dict[str, Any] = {
+        "positions": np.zeros((atoms, 3), dtype),
+        "atomic_numbers": np.zeros(atoms, np.int32),
+        "cell": np.zeros((graphs, 3, 3), dtype),
+        "pbc": np.zeros((graphs, 3), bool),
+        "neighbors": np.repeat(own[:, None], slots, axis=1),
+        "shifts": np.zeros((atoms, slots, 3), np.int32),
+        "edge_mask": np.zeros((atoms, slots), bool),
+        "graph_index": np.full(atoms, graphs - 1, np.int32),
+        "atom_mask": np.zeros(atoms, bool),
+        "graph_mask": np.zeros(graphs, bool),
+        "energy_mask": np.zeros(atoms, bool),
+        "reverse": flat if reverse else None,
+    }
+    return AtomicGraph(**arrays, prefixes=bucket.prefixes, block=bucket.block)
+
+
+def _fill(graph: Any, index: int, start: int, structure: Structure, pairs: HostNeighbors) -> None:
+    """Writes one structure into the arrays of an empty graph, in place."""
+    slots = graph.neighbors.shape[1]
+    rows = slice(start, start + structure.num_atoms)
+    positions, moves = wrap(structure.positions, structure.cell, structure.pbc)
+    if not np.any(structure.pbc):
+        positions = positions - positions.mean(axis=0)
+    listed = neighbor_rows(pairs, slots, reverse=graph.reverse is not None)
+    moved = moves[listed.neighbors] - moves[:, None, :]
+    graph.positions[rows] = positions
+    graph.atomic_numbers[rows] = structure.atomic_numbers
+    graph.cell[index] = structure.cell
+    graph.pbc[index] = structure.pbc
+    graph.neighbors[rows] = listed.neighbors + start
+    graph.shifts[rows] = np.where(listed.edge_mask[..., None], listed.shifts + moved, 0)
+    graph.edge_mask[rows] = listed.edge_mask
+    graph.graph_index[rows] = index
+    graph.atom_mask[rows] = True
+    graph.graph_mask[index] = True
+    graph.energy_mask[rows] = True
+    if graph.reverse is not None:
+        graph.reverse[rows] = listed.reverse + start * slots
