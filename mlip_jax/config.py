@@ -131,7 +131,7 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dic
         key, equals, text = override.partition("=")
         if not equals or not re.fullmatch(r"[^\s.=]+(\.[^\s.=]+)*", key):
             raise UserError(
-                f"override: got {override!r}; expected section.key=value, such as training.epochs=10."
+                f"override: got {override!r}; expected section.key=value (training.epochs=10)."
             )
         _assign(result, key.split("."), parse_yaml(text, f"override {override!r}"), override)
     return result
@@ -236,7 +236,9 @@ def _json_ready(value: Any) -> Any:
 
 def _kind(value: Any) -> str:
     names = {dict: "mapping", list: "list", str: "text", bool: "true or false", int: "integer"}
-    return names.get(type(value), {float: "number", type(None): "nothing"}.get(type(value), "value"))
+    return names.get(
+        type(value), {float: "number", type(None): "nothing"}.get(type(value), "value")
+    )
 
 
 def _assign(target: Any, keys: Sequence[str], value: Any, override: str) -> None:
