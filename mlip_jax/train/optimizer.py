@@ -1,0 +1,327 @@
+"""Optimisers and schedules by their optax names, clipping and parameter groups.
+
+Whatever optax calls an optimiser or a schedule is known here by the same name with the same
+arguments; nothing is renamed and no default is repeated.
+"""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple, cast
+
+import jax
+import numpy as np
+import optax
+import optax.contrib
+from pydantic import Field
+
+from mlip_jax import config as configs
+from mlip_jax.config import UserError
+
+Params = Any
+Schedule = Callable[[Any], Any]
+
+_UNSUPPORTED = {
+    "lbfgs": "evaluates the loss several times a step",
+    "sophia": "needs Hessian estimates",
+    "cocob": "ignores the learning rate's schedule",
+    "dpsgd": "needs gradients of every structure",
+    "differentially_private_aggregate": "needs gradients of every structure",
+    "mechanize": "wraps another optimiser",
+    "sam": "wraps another optimiser",
+    "galore": "needs dimensions of every parameter",
+    "noisy_sgd": "needs a random key",
+}
+"""Names that take a learning rate but cannot be driven by one gradient a step, and why."""
+
+_STEPS = {
+    "cosine_decay_schedule": ("decay_steps",),
+    "warmup_cosine_decay_schedule": ("decay_steps",),
+    "linear_schedule": ("transition_steps",),
+    "polynomial_schedule": ("transition_steps",),
+    "cosine_onecycle_schedule": ("transition_steps",),
+    "linear_onecycle_schedule": ("transition_steps",),
+}
+"""Arguments that are the length of the whole run where they are not given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters whose path matches, with rules of their own; the first match counts.
+
+    Attributes:
+        match: regular expression searched in the path (`interaction_0/linear/kernel`).
+        learning_rate_factor: times the learning rate.
+        frozen: not trained at all.
+        weight_decay: whether the optimiser's weight decay applies.
+    """
+
+    match: str
+    learning_rate_factor: Annotated[float, Field(ge=0)] = 1.0
+    frozen: bool = False
+    weight_decay: bool = True
+
+    def __post_init__(self):
+        try:
+            re.compile(self.match)
+        except re.error as error:
+            raise UserError(f"got {self.match!r}; expected a regular expression: {error}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The section `optimizer`. Further keys are arguments of the optax function `name`.
+
+    Attributes:
+        name: of a function in `optax` or `optax.contrib` that makes an optimiser.
+        learning_rate: a number, or `{schedule: name of an optax schedule, argument: value, ...}`.
+            Arguments in steps may be given in epochs (`decay_epochs` for `decay_steps`); the
+            length of a decay that is not given is the run's.
+        arguments: of the optax function, by its own names.
+        clip_by_global_norm: largest norm of the gradient.
+        clip: largest magnitude of a component of the gradient.
+        adaptive_grad_clip: largest ratio of the norms of gradient and parameter.
+        reduce_on_plateau: arguments of `optax.contrib.reduce_on_plateau`, which is shown the
+            validation loss after each validation.
+        groups: parameters with rules of their own.
+    """
+
+    name: str = "adamw"
+    learning_rate: Annotated[float, Field(gt=0)] | dict[str, Any] = 1e-3
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    clip_by_global_norm: Annotated[float, Field(gt=0)] | None = None
+    clip: Annotated[float, Field(gt=0)] | None = None
+    adaptive_grad_clip: Annotated[float, Field(gt=0)] | None = None
+    reduce_on_plateau: dict[str, Any] | None = None
+    groups: tuple[ParameterGroup, ...] = ()
+
+    def __post_init__(self):
+        _check_arguments(
+            _optimizer_function(self.name, "name"),
+            self.arguments,
+            self.name,
+            more=[f.name for f in dataclasses.fields(self)],
+        )
+        if isinstance(self.learning_rate, Mapping):
+            _split_schedule(self.learning_rate, 1, 1)
+        if self.reduce_on_plateau is not None:
+            plateau = optax.contrib.reduce_on_plateau
+            _check_arguments(plateau, self.reduce_on_plateau, "reduce_on_plateau")
+        scaled = self.groups or self.reduce_on_plateau is not None
+        if self.name.startswith("schedule_free") and scaled:
+            raise UserError(
+                f"{self.name} averages its own steps, which groups and "
+                "reduce_on_plateau would scale behind its back. Remove them, or choose adamw."
+            )
+
+
+class Optimizer(NamedTuple):
+    """An optimiser ready for use.
+
+    Attributes:
+        transformation: takes gradients, gives updates; its `update` is passed `value`, the loss.
+        learning_rate: of a step.
+        plateau: `reduce_on_plateau`, or the identity.
+        eval_params: (state, params) -> the parameters to evaluate, which for schedule-free
+            optimisers are not those at which gradients are taken.
+    """
+
+    transformation: optax.GradientTransformationExtraArgs
+    learning_rate: Schedule
+    plateau: optax.GradientTransformationExtraArgs
+    eval_params: Callable[[Any, Params], Params]
+
+
+def parse(mapping: Mapping[str, Any] | None, where: str = "optimizer") -> OptimizerConfig:
+    """Reads the section; keys that are not its own become `arguments`.
+
+    Raises:
+        UserError: for names and keys that optax does not know, with the nearest that it does.
+    """
+    mapping = dict(mapping or {})
+    own = {f.name for f in dataclasses.fields(OptimizerConfig)}
+    arguments = dict(mapping.get("arguments") or {})
+    arguments |= {key: value for key, value in mapping.items() if key not in own}
+    known = {key: value for key, value in mapping.items() if key in own}
+    return configs.parse(OptimizerConfig, known | {"arguments": arguments}, where)
+
+
+def build(config: OptimizerConfig, params: Params, steps: int, steps_per_epoch: int) -> Optimizer:
+    """Makes the optimiser of a config.
+
+    Args:
+        config: the section.
+        params: the parameters, for their paths.
+        steps: of the whole run.
+        steps_per_epoch: of the first epoch.
+
+    Raises:
+        UserError: for a group that matches no parameter, or arguments that optax refuses.
+    """
+    groups = _group_of_each(config.groups, params)
+    schedule = _schedule(config.learning_rate, steps, steps_per_epoch)
+    chain = [
+        _scale(params, groups, lambda group: 0.0 if group.frozen else 1.0),
+        *_clipping(config),
+        _base(config, schedule, groups),
+        _scale(params, groups, lambda g: 0.0 if g.frozen else g.learning_rate_factor),
+    ]
+    transformation = optax.with_extra_args_support(optax.chain(*chain))
+    plateau = optax.with_extra_args_support(optax.identity())
+    if config.reduce_on_plateau is not None:
+        plateau = optax.contrib.reduce_on_plateau(**config.reduce_on_plateau)
+    return Optimizer(transformation, schedule, plateau, _eval_params(config))
+
+
+def path_name(path: Any) -> str:
+    """Path of a leaf, as groups see it: `interaction_0/linear/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def schedule_names() -> list[str]:
+    """Names of optax's schedules."""
+    names = [n for n in dir(optax) if n.endswith("_schedule") or n == "exponential_decay"]
+    return sorted(set(names) - {"join_schedules", "scale_by_schedule", "sgdr_schedule"})
+
+
+def optimizer_names() -> list[str]:
+    """Names of optax's optimisers (those of `optax.contrib` too)."""
+    names = []
+    for module in (optax, optax.contrib):
+        for name in vars(module):
+            function = getattr(module, name)
+            if name.startswith(("_", "scale_by")) or not inspect.isfunction(function):
+                continue
+            if "learning_rate" in inspect.signature(function).parameters:
+                names.append(name)
+    return sorted(set(names) - set(_UNSUPPORTED))
+
+
+def _optimizer_function(name: str, where: str) -> Callable[..., Any]:
+    if name in _UNSUPPORTED:
+        raise UserError(f"{where}: {name} {_UNSUPPORTED[name]}; choose another (adamw, muon, …).")
+    if name not in optimizer_names():
+        raise configs.unknown_name(where, "optimiser", name, optimizer_names())
+    return getattr(optax, name, None) or getattr(optax.contrib, name)
+
+
+def _check_arguments(function, arguments, where: str, more=()) -> None:
+    known = set(inspect.signature(function).parameters) - {"learning_rate", "mask"}
+    for key, value in arguments.items():
+        if key not in known:
+            raise configs.unknown_name(where, "key", key, known | set(more))
+        if key == "base_optimizer":
+            parse(value, "base_optimizer")
+
+
+def _split_schedule(mapping: Mapping[str, Any], steps: int, steps_per_epoch: int):
+    """The optax schedule that a mapping names, and its arguments in steps."""
+    where = "learning_rate"
+    arguments = dict(mapping)
+    name = arguments.pop("schedule", None)
+    if name not in schedule_names():
+        raise configs.unknown_name(where, "schedule", name, schedule_names())
+    function = getattr(optax, name)
+    for key in [k for k in arguments if k.endswith("_epochs")]:
+        in_steps = key.removesuffix("_epochs") + "_steps"
+        arguments[in_steps] = max(1, round(arguments.pop(key) * steps_per_epoch))
+    for key in _STEPS.get(name, ()):
+        arguments.setdefault(key, steps)
+    if "boundaries_and_scales" in arguments:
+        scales = arguments["boundaries_and_scales"]
+        arguments["boundaries_and_scales"] = {int(k): float(v) for k, v in scales.items()}
+    _check_arguments(function, arguments, f"{where} ({name})", more=["schedule"])
+    parameters = inspect.signature(function).parameters.values()
+    missing = [
+        p.name for p in parameters if p.default is inspect.Parameter.empty and p.name not in arguments
+    ]
+    if missing:
+        raise UserError(f"{where} ({name}): missing {', '.join(missing)}; set it.")
+    return function, arguments
+
+
+def _schedule(learning_rate, steps: int, steps_per_epoch: int) -> Schedule:
+    if not isinstance(learning_rate, Mapping):
+        return optax.constant_schedule(float(learning_rate))
+    function, arguments = _split_schedule(learning_rate, steps, steps_per_epoch)
+    try:
+        return function(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer.learning_rate: optax refuses {arguments}: {error}") from None
+
+
+def _clipping(config: OptimizerConfig) -> list[optax.GradientTransformation]:
+    names = ("clip_by_global_norm", "clip", "adaptive_grad_clip")
+    limits = {name: getattr(config, name) for name in names}
+    return [getattr(optax, name)(limit) for name, limit in limits.items() if limit is not None]
+
+
+def _base(config: OptimizerConfig, schedule: Schedule, groups) -> optax.GradientTransformation:
+    function = _optimizer_function(config.name, "optimizer.name")
+    arguments = dict(config.arguments)
+    if "base_optimizer" in arguments:
+        inner = parse(arguments["base_optimizer"], "optimizer.base_optimizer")
+        arguments["base_optimizer"] = _base(inner, _schedule(inner.learning_rate, 1, 1), groups)
+    if any(not g.weight_decay for g in jax.tree.leaves(groups, is_leaf=_is_group)):
+        arguments[_mask_name(config.name, function)] = jax.tree.map(
+            lambda group: group.weight_decay, groups, is_leaf=_is_group
+        )
+    if config.learning_rate != 0 and not isinstance(config.learning_rate, Mapping):
+        schedule = cast(Any, float(config.learning_rate))
+    try:
+        return function(learning_rate=schedule, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer: {config.name} refuses {config.arguments}: {error}") from None
+
+
+def _mask_name(name: str, function) -> str:
+    for mask in ("mask", "weight_decay_mask"):
+        if mask in inspect.signature(function).parameters:
+            return mask
+    raise UserError(f"optimizer.groups: {name} has no weight decay to switch off; remove the key.")
+
+
+def _is_group(value: object) -> bool:
+    return isinstance(value, ParameterGroup)
+
+
+def _group_of_each(groups: tuple[ParameterGroup, ...], params: Params) -> Params:
+    """The group of every parameter, as a tree."""
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for group in groups:
+        if not any(re.search(group.match, path) for path in paths):
+            raise UserError(
+                f"optimizer.groups: {group.match!r} matches no parameter; "
+                f"the parameters are {', '.join(paths)}."
+            )
+    rest = ParameterGroup(match="")
+
+    def find(path, _):
+        return next((g for g in groups if re.search(g.match, path_name(path))), rest)
+
+    return jax.tree_util.tree_map_with_path(find, params)
+
+
+def _scale(params, groups, factor: Callable[[ParameterGroup], float]):
+    """Multiplies every leaf by the factor of its group; nothing at all where all are 1."""
+    factors = jax.tree.map(factor, groups, is_leaf=_is_group)
+    if all(f == 1.0 for f in jax.tree.leaves(factors)):
+        return optax.identity()
+    assert jax.tree.structure(factors) == jax.tree.structure(params)
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(lambda u, f: u * np.asarray(f, u.dtype), updates, factors)
+    )
+
+
+def _eval_params(config: OptimizerConfig) -> Callable[[Any, Params], Params]:
+    if not config.name.startswith("schedule_free"):
+        return lambda state, params: params
+    kind = optax.contrib.ScheduleFreeState
+
+    def evaluate(state, params):
+        leaves = jax.tree.leaves(state, is_leaf=lambda s: isinstance(s, kind))
+        found = next(leaf for leaf in leaves if isinstance(leaf, kind))
+        return optax.contrib.schedule_free_eval_params(found, params)
+
+    return evaluate
