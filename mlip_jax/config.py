@@ -284,18 +284,3 @@ def _styled(value: Any) -> Any:
     sequence = CommentedSeq(_styled(item) for item in value)
     sequence.fa.set_flow_style()
     return sequence
-
-
-__all__ = [
-    "UserError",
-    "apply_overrides",
-    "dump_yaml",
-    "json_schema",
-    "load_yaml",
-    "parse",
-    "parse_yaml",
-    "read_text",
-    "to_plain",
-    "unknown_name",
-    "validate",
-]
