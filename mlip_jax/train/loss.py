@@ -94,7 +94,7 @@ class LossConfig:
 
     def weights(self, epoch: int) -> Float[np.ndarray, " properties"]:
         """Weight of every property in an epoch; 0 for absent ones."""
-        return np.array([_weight(getattr(self, name), epoch) for name in PROPERTIES], np.float32)
+        return np.array([_weight(getattr(self, name), epoch) for name in PROPERTIES])
 
     @property
     def last_epoch(self) -> int:
@@ -169,6 +169,7 @@ def loss(
         counts: labels of the *whole* batch, so that the losses of the parts add.
         weights: of the epoch.
     """
+    weights = jnp.asarray(weights, sums.loss.dtype)
     return jnp.sum(weights * sums.loss / jnp.maximum(counts, 1))
 
 

@@ -234,7 +234,9 @@ def _split_schedule(mapping: Mapping[str, Any], steps: int, steps_per_epoch: int
     _check_arguments(function, arguments, f"{where} ({name})", more=["schedule"])
     parameters = inspect.signature(function).parameters.values()
     missing = [
-        p.name for p in parameters if p.default is inspect.Parameter.empty and p.name not in arguments
+        p.name
+        for p in parameters
+        if p.default is inspect.Parameter.empty and p.name not in arguments
     ]
     if missing:
         raise UserError(f"{where} ({name}): missing {', '.join(missing)}; set it.")

@@ -1,0 +1,175 @@
+"""The compiled parts of training: devices, optimiser, step and validation of one task."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from mlip_jax.data.batching import Batch, BatchSource
+from mlip_jax.data.structure import Structure
+from mlip_jax.potential import Variables, predict_fn
+from mlip_jax.train import memory, settings, stream
+from mlip_jax.train import optimizer as optimizers
+from mlip_jax.train import step as steps
+from mlip_jax.train.loss import LossConfig, Sums
+from mlip_jax.train.optimizer import Optimizer, OptimizerConfig
+from mlip_jax.train.settings import TrainingConfig
+from mlip_jax.train.step import Programs, StepReport, TrainState
+
+
+class Task(NamedTuple):
+    """What is to be trained, on what.
+
+    Attributes:
+        model: complete, with all its fields filled in.
+        variables: initial.
+        loss: section.
+        optimizer: section.
+        training: section.
+        structures: of the training data, to save those of a batch that fails.
+        train: their batches; `devices` of its config is the number of devices.
+        valid: batches of the validation data, where there are any.
+    """
+
+    model: nn.Module
+    variables: Variables
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    training: TrainingConfig
+    structures: Sequence[Structure]
+    train: BatchSource
+    valid: BatchSource | None
+
+
+class Engine(NamedTuple):
+    """A task made ready.
+
+    Attributes:
+        task: what is trained.
+        mesh: the devices.
+        valid_mesh: those of the validation, fewer where its data are few.
+        optimizer: see `optimizer.build`.
+        step: programs of the training step.
+        evaluate: programs of the validation.
+        constants: variables that are not trained, on the devices.
+        total_steps: of the whole run.
+        valid_batches: batch of validation by index, kept in memory where they are small.
+        final_weights: of the loss in the last epoch, which validation uses throughout.
+    """
+
+    task: Task
+    mesh: Mesh
+    valid_mesh: Mesh
+    optimizer: Optimizer
+    step: Programs
+    evaluate: Programs
+    constants: Any
+    total_steps: int
+    valid_batches: stream.MakeBatch | None
+    final_weights: Float[np.ndarray, " properties"]
+
+
+def build(task: Task) -> Engine:
+    """Prepares a task; compiles nothing yet.
+
+    Raises:
+        UserError: for devices, precision or groups that do not go with the task.
+    """
+    settings.require_precision(task.training.precision)
+    mesh = _mesh(task.train)
+    valid_mesh = mesh if task.valid is None else _mesh(task.valid)
+    per_epoch = task.train.num_batches()
+    total = task.training.epochs * per_epoch
+    if task.training.max_steps is not None:
+        total = min(total, task.training.max_steps)
+    optimizer = optimizers.build(task.optimizer, task.variables["params"], total, per_epoch)
+    predict = predict_fn(task.model)
+    step = steps.step_fn(predict, task.loss, optimizer, task.training.ema, mesh)
+    constants = steps.constants_of(task.variables)
+    return Engine(
+        task=task,
+        mesh=mesh,
+        valid_mesh=valid_mesh,
+        optimizer=optimizer,
+        step=Programs(step, donate=(0,)),
+        evaluate=Programs(steps.evaluate_fn(predict, task.loss, valid_mesh)),
+        constants=jax.device_put(constants, steps.replicated(mesh)),
+        total_steps=total,
+        valid_batches=None
+        if task.valid is None
+        else stream.keep_small(partial(task.valid.batch, 0)),
+        final_weights=task.loss.weights(task.training.epochs - 1),
+    )
+
+
+def initial_state(engine: Engine) -> TrainState:
+    """The state before the first step, on the host."""
+    task = engine.task
+    state = steps.init_state(engine.optimizer, task.variables["params"], task.training.ema)
+    return steps.copy_to_host(state)
+
+
+def place(engine: Engine, state: TrainState) -> TrainState:
+    """Sends a state to the devices."""
+    return jax.device_put(state, steps.replicated(engine.mesh))
+
+
+def take_step(
+    engine: Engine, state: TrainState, batch: Batch, weights: Any
+) -> tuple[TrainState, StepReport]:
+    """One step; the old state is consumed."""
+    program = engine.step.get(state, engine.constants, batch, weights, shape_of=batch)
+    return program(state, engine.constants, batch, weights)
+
+
+def validate(engine: Engine, state: TrainState) -> Sums:
+    """Sums of errors over the validation data, with the parameters that would be saved."""
+    assert engine.task.valid is not None and engine.valid_batches is not None
+    placement = steps.replicated(engine.valid_mesh)
+    params, constants = jax.device_put(
+        (steps.eval_params(engine.optimizer, state), engine.constants), placement
+    )
+    count = engine.task.valid.num_batches()
+    batches = stream.prefetch(engine.valid_batches, 0, count, engine.task.training.workers)
+    sums, waiting = Sums.zeros(), None
+    for batch in stream.one_ahead(batches, lambda b: steps.put_batch(b, engine.valid_mesh)):
+        program = engine.evaluate.get(params, constants, batch, shape_of=batch)
+        following = program(params, constants, batch)
+        sums = sums if waiting is None else sums.plus(waiting)
+        waiting = following
+    return sums if waiting is None else sums.plus(waiting)
+
+
+def check_memory(engine: Engine, state: TrainState) -> int:
+    """Compiles the step of the largest batch and compares what it needs with what there is.
+
+    Returns:
+        Bytes that the step needs on a device.
+
+    Raises:
+        UserError: where it does not fit.
+    """
+    batch = steps.put_batch(_largest_batch(engine.task.train), engine.mesh)
+    weights = engine.final_weights
+    program = engine.step.get(state, engine.constants, batch, weights, shape_of=batch)
+    device = engine.mesh.devices.flat[0]
+    sharing = engine.mesh.size if device.platform == "cpu" else 1
+    needed = memory.required_bytes(program)
+    available = memory.available_bytes(device)
+    memory.check(needed, available, engine.task.training.batch_size, sharing)
+    return needed
+
+
+def _mesh(source: BatchSource) -> Mesh:
+    return Mesh(np.array(jax.local_devices()[: source.config.devices]), (steps.AXIS,))
+
+
+def _largest_batch(source: BatchSource) -> Batch:
+    largest = source.waste.largest
+    buckets = [planned.bucket for planned in source.plan(0)]
+    return source.batch(0, buckets.index(largest))
