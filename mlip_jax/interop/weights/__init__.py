@@ -1,0 +1,1 @@
+"""Published weights: one importer for each program that trained them."""

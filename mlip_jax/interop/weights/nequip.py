@@ -1,0 +1,120 @@
+"""Weights of the program nequip (0.19): its state dict becomes variables of our `NequIP`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlip_jax import elements
+from mlip_jax.models.nequip import NequIP, reachable
+from mlip_jax.nn.convolution import middle_layout
+from mlip_jax.nn.equivariant import gate_inputs
+from mlip_jax.nn.irreps import SCALAR, Channels, Irrep, Layout, hidden_layout, product_paths
+
+State = Mapping[str, np.ndarray]
+
+
+def convert(
+    state: State, config: Mapping[str, Any]
+) -> tuple[NequIP, dict[str, Any], dict[int, float]]:
+    """Model, variables and reference energies [eV] by atomic number.
+
+    The program's energy shift for each type becomes the reference energy.
+
+    Args:
+        state: arrays by their names in the program (`NequIPGNNModel`).
+        config: the model's constructor arguments.
+    """
+    species = tuple(elements.atomic_number(name) for name in config["type_names"])
+    features = config["num_features"]
+    embedding = state["model.func.type_embed.embed_module.weight"]
+    model = NequIP(
+        species=species,
+        cutoff=float(config["r_max"]),
+        num_layers=config["num_layers"],
+        l_max=config["l_max"],
+        parity=config["parity"],
+        num_features=features if isinstance(features, int) else tuple(features),
+        type_embed_num_features=embedding.shape[1],
+        num_bessels=config["num_bessels"],
+        bessel_trainable=config["bessel_trainable"],
+        polynomial_cutoff_p=config["polynomial_cutoff_p"],
+        radial_mlp_depth=config["radial_mlp_depth"],
+        radial_mlp_width=config["radial_mlp_width"],
+        avg_num_neighbors=float(config["avg_num_neighbors"]),
+        energy_scale=1.0,
+    )
+    params: dict[str, Any] = {
+        "embedding": embedding,
+        "readout": state["model.func.per_atom_energy_readout.mlp_module.mlp.0.weight"],
+        "scale": state["model.func.per_type_energy_scale_shift.scales"][:, 0],
+    }
+    if model.bessel_trainable:
+        params["bessel"] = {"frequencies": state["model.func.bessel_encode.bessel_weights"][0]}
+    params |= _blocks(model, state)
+    shifts = state["model.func.per_type_energy_scale_shift.shifts"][:, 0]
+    return model, {"params": params}, dict(zip(species, map(float, shifts), strict=True))
+
+
+def _blocks(model: NequIP, state: State) -> dict[str, Any]:
+    """Parameters of all interaction blocks."""
+    channels = model.num_features
+    if isinstance(channels, int):
+        channels = (channels,) * (model.l_max + 1)
+    attributes = model.type_embed_num_features or channels[0]
+    layout: Layout = (Channels(SCALAR, attributes),)
+    blocks = {}
+    for i in range(model.num_layers):
+        last = i == model.num_layers - 1
+        hidden = hidden_layout(channels[:1] if last else channels, model.parity and not last)
+        outputs = reachable(layout, model.l_max, hidden)
+        prefix = f"model.func.layer{i}_convnet.conv."
+        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        blocks[f"block_{i}"] = _block(part, layout, outputs, model.l_max, attributes)
+        layout = outputs
+    return blocks
+
+
+def _block(
+    state: State, inputs: Layout, outputs: Layout, l_max: int, attributes: int
+) -> dict[str, Any]:
+    """Parameters of one interaction block; `state` holds the names behind `conv.`."""
+    gated = gate_inputs(outputs)
+    paths = product_paths(inputs, l_max, [c.irrep for c in gated])
+    middle = middle_layout(paths, [inputs[path.source].channels for path in paths])
+    in_e3nn_order = sorted(middle, key=lambda c: _e3nn_rank(c.irrep))
+    radial = sorted(k for k in state if k.startswith("edge_mlp.mlp.") and k.endswith("weight"))
+    params = {
+        "linear_in": _split(state["linear_1.weight"], inputs, inputs),
+        "convolution": {
+            "radial": {f"weight_{i}": state[name] for i, name in enumerate(radial)},
+            "linear_out": _split(state["linear_2.weight"], in_e3nn_order, gated),
+        },
+    }
+    if "sc.weight" in state:
+        params["self_connection"] = _split(state["sc.weight"], inputs, gated, attributes)
+    return params
+
+
+def _split(
+    flat: np.ndarray, inputs: Sequence[Channels], outputs: Layout, attributes: int | None = None
+) -> dict[str, np.ndarray]:
+    """Cuts a flat weight into one array for each irrep, in the order of the inputs."""
+    widths = dict(outputs)
+    kernels, start = {}, 0
+    for irrep, channels in inputs:
+        if irrep not in widths:
+            continue
+        middle = () if attributes is None else (attributes,)
+        shape = (channels, *middle, widths[irrep])
+        size = int(np.prod(shape))
+        kernels[f"weight_{irrep}"] = flat[start : start + size].reshape(shape)
+        start += size
+    if start != flat.size:
+        raise ValueError(f"nequip weights: got {flat.size} numbers; expected {start}.")
+    return kernels
+
+
+def _e3nn_rank(irrep: Irrep) -> tuple[int, bool]:
+    """Order of irreps in e3nn: 0e, 0o, 1o, 1e, 2e, 2o, …"""
+    return irrep.degree, irrep.parity != (-1) ** irrep.degree

@@ -1,0 +1,213 @@
+"""NequIP: an equivariant graph network of interaction blocks (Batzner et al. 2022).
+
+S. Batzner et al., "E(3)-equivariant graph neural networks for data-efficient and accurate
+interatomic potentials", Nat. Commun. 13, 2453 (2022). Layers, normalisations and initialisation are
+those of the program nequip 0.19, so that its weights mean the same here.
+"""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mlip_jax import elements
+from mlip_jax.config import UserError
+from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
+from mlip_jax.nn import angular, radial
+from mlip_jax.nn.convolution import Convolution, Edges
+from mlip_jax.nn.equivariant import LinearKernels, SelfConnection, gate, gate_inputs, linear
+from mlip_jax.nn.irreps import SCALAR, Channels, Features, Layout, hidden_layout, product_paths
+
+
+class NequIP(nn.Module):
+    """Energies of atoms from equivariant messages between neighbours.
+
+    Attributes:
+        species: atomic numbers; from the training data.
+        cutoff: Å.
+        num_layers: interaction blocks.
+        l_max: highest degree of features and harmonics.
+        parity: features of both parities; otherwise only those of the harmonics.
+        num_features: channels of each irrep: one number, or one for each degree.
+        type_embed_num_features: channels of the elements' embedding; those of degree 0 if `None`.
+        num_bessels: size of the radial basis.
+        bessel_trainable: the frequencies of the radial basis are trained.
+        polynomial_cutoff_p: exponent of the envelope.
+        radial_mlp_depth: hidden layers of the radial networks.
+        radial_mlp_width: their width.
+        avg_num_neighbors: normalises sums over neighbours; from the training data.
+        energy_scale: initial scale [eV] of the energies, trained for each element; from the
+            training data (root mean square of the forces).
+        trainable_shift: adds a trained energy [eV] for each element, zero at first. An isolated
+            atom then has this energy on top of its reference energy.
+    """
+
+    species: tuple[int, ...] | None = None
+    cutoff: float = 5.0
+    num_layers: int = 4
+    l_max: int = 1
+    parity: bool = True
+    num_features: int | tuple[int, ...] = 32
+    type_embed_num_features: int | None = None
+    num_bessels: int = 8
+    bessel_trainable: bool = False
+    polynomial_cutoff_p: int = 6
+    radial_mlp_depth: int = 1
+    radial_mlp_width: int = 128
+    avg_num_neighbors: float | None = None
+    energy_scale: float | None = None
+    trainable_shift: bool = False
+
+    @nn.compact
+    def __call__(self, graph: AtomicGraph) -> AtomOutputs:
+        """Energies [eV] of all atoms, without reference energies.
+
+        Raises:
+            UserError: for fields that are not filled in or impossible.
+        """
+        known = self._checked_species()
+        channels = self._channels()
+        species = elements.species_index(graph.atomic_numbers, known)
+        width = self.type_embed_num_features or channels[0]
+        normal = nn.initializers.normal(1.0)
+        embedding = self.param("embedding", normal, (len(known), width), graph.positions.dtype)
+        edges = self._edges(edge_vectors(graph))
+        layout: Layout = (Channels(SCALAR, width),)
+        features: Features = (embedding[species][:, None, :],)
+        for i in range(self.num_layers):
+            last = i == self.num_layers - 1
+            hidden = hidden_layout(channels[:1] if last else channels, self.parity and not last)
+            block = InteractionBlock(
+                inputs=layout,
+                outputs=reachable(layout, self.l_max, hidden),
+                l_max=self.l_max,
+                radial_widths=(self.num_bessels, *[self.radial_mlp_width] * self.radial_mlp_depth),
+                avg_num_neighbors=self._given("avg_num_neighbors"),
+                self_connection=i > 0,
+                name=f"block_{i}",
+            )
+            features = block(graph, edges, features, embedding, species)
+            layout = block.outputs
+        return self._readout(features[0][:, 0, :], species, len(known))
+
+    def _edges(self, vectors: Float[Array, "atoms max_neighbors 3"]) -> Edges:
+        distances = safe_norm(vectors)
+        directions = vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
+        basis = radial.BesselBasis(
+            self.cutoff,
+            self.num_bessels,
+            self.polynomial_cutoff_p,
+            self.bessel_trainable,
+            name="bessel",
+        )
+        return Edges(basis(distances), angular.spherical_harmonics(directions, self.l_max))
+
+    def _readout(
+        self,
+        features: Float[Array, "atoms features"],
+        species: Int[Array, " atoms"],
+        num_species: int,
+    ) -> AtomOutputs:
+        dtype = features.dtype
+        width = features.shape[-1]
+        readout = self.param("readout", radial.uniform_unit_variance, (width, 1), dtype)
+        start = nn.initializers.constant(self._given("energy_scale"))
+        scale = self.param("scale", start, (num_species,), dtype)
+        energies = scale[species] * (features @ (readout / math.sqrt(width)))[:, 0]
+        if self.trainable_shift:
+            zeros = nn.initializers.zeros
+            energies = energies + self.param("shift", zeros, (num_species,), dtype)[species]
+        return AtomOutputs(energies=energies, features=features)
+
+    def _channels(self) -> tuple[int, ...]:
+        """Channels of each degree."""
+        if isinstance(self.num_features, int):
+            return (self.num_features,) * (self.l_max + 1)
+        if len(self.num_features) != self.l_max + 1:
+            raise UserError(
+                f"nequip.num_features: got {len(self.num_features)} numbers for l_max = "
+                f"{self.l_max}; expected one number, or one for each degree from 0 to l_max."
+            )
+        return tuple(self.num_features)
+
+    def _checked_species(self) -> tuple[int, ...]:
+        for name in ("cutoff", "num_layers", "num_bessels"):
+            if getattr(self, name) <= 0:
+                raise UserError(
+                    f"nequip.{name}: got {getattr(self, name)}; expected a positive number."
+                )
+        return tuple(self._given("species"))
+
+    def _given(self, name: str):
+        value = getattr(self, name)
+        if value is None:
+            raise UserError(
+                f"nequip.{name}: not given. It is computed from the training data; outside of "
+                "training, set it."
+            )
+        return value
+
+
+class InteractionBlock(nn.Module):
+    """Linear map, convolution, linear map, self-connection and gate; Batzner et al., fig. 1.
+
+    Attributes:
+        inputs: layout of the features.
+        outputs: layout of the new features.
+        l_max: highest degree of the harmonics.
+        radial_widths: size of the radial basis and hidden widths of the radial network.
+        avg_num_neighbors: normalises the sum over neighbours.
+        self_connection: adds a map of the atom's own features. The first block has none, so that
+            an atom without neighbours has zero features and zero energy.
+    """
+
+    inputs: Layout
+    outputs: Layout
+    l_max: int
+    radial_widths: tuple[int, ...]
+    avg_num_neighbors: float
+    self_connection: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        graph: AtomicGraph,
+        edges: Edges,
+        features: Features,
+        embedding: Float[Array, "species attributes"],
+        species: Int[Array, " atoms"],
+    ) -> Features:
+        """New features of every atom.
+
+        Args:
+            graph: atoms and neighbours.
+            edges: radial basis and harmonics of the pairs.
+            features: of every atom, in the layout `inputs`.
+            embedding: of every element.
+            species: element of every atom.
+        """
+        gated = gate_inputs(self.outputs)
+        mixing = LinearKernels(self.inputs, self.inputs, name="linear_in")(embedding.dtype)
+        mixed = linear(mixing, self.inputs, features)
+        convolution = Convolution(
+            inputs=self.inputs,
+            outputs=gated,
+            l_max=self.l_max,
+            radial_widths=self.radial_widths,
+            avg_num_neighbors=self.avg_num_neighbors,
+            name="convolution",
+        )
+        total = convolution(graph, edges, tuple(mixed[c.irrep] for c in self.inputs))
+        if self.self_connection:
+            own = SelfConnection(self.inputs, gated, name="self_connection")
+            for irrep, x in own(features, embedding, species).items():
+                total[irrep] = total[irrep] + x
+        return gate(self.outputs, total)
+
+
+def reachable(inputs: Layout, l_max: int, hidden: Layout) -> Layout:
+    """The part of a hidden layout that products of `inputs` with harmonics can fill."""
+    paths = product_paths(inputs, l_max, [c.irrep for c in hidden])
+    targets = {path.target for path in paths}
+    return tuple(c for c in hidden if c.irrep in targets)

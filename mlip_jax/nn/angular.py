@@ -1,0 +1,103 @@
+"""Real spherical harmonics and Clebsch-Gordan coefficients, as in e3nn.
+
+Components of degree l run over m = -l..l with z as the axis, so that those of l = 1 are (y, z, x);
+e3nn writes the same functions with y as the axis, a rotation that no invariant sees. Harmonics have
+component normalisation: the squares of the 2l + 1 components sum to 2l + 1.
+"""
+
+import functools
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def spherical_harmonics(
+    directions: Float[Array, "*edges 3"], l_max: int
+) -> tuple[Float[Array, "*edges _"], ...]:
+    """Harmonics of degrees 0 to `l_max` of unit vectors, each `[*edges, 2l + 1]`.
+
+    Degree l is the stretched product of degrees 1 and l - 1, so that every component is a
+    polynomial of the vector and all derivatives are finite. A zero vector gives zero for l > 0.
+
+    Args:
+        directions: unit vectors (x, y, z), or zero.
+        l_max: highest degree.
+    """
+    x, y, z = (directions[..., i] for i in range(3))
+    root = math.sqrt(3.0)
+    vector = [root * y, root * z, root * x]
+    degrees = [[jnp.ones_like(x)], vector][: l_max + 1]
+    for degree in range(2, l_max + 1):
+        degrees.append(_stretched_product(vector, degrees[-1], degree))
+    return tuple(jnp.stack(components, axis=-1) for components in degrees)
+
+
+def _stretched_product(vector: list[Array], lower: list[Array], degree: int) -> list[Array]:
+    """Components of `degree` from those of degrees 1 and `degree - 1`."""
+    coupling = clebsch_gordan(1, degree - 1, degree)
+    # On the z axis only the middle component of each degree is there: it sets scale and sign.
+    pole = coupling[1, degree - 1, degree] * math.sqrt(3.0 * (2 * degree - 1))
+    coupling = coupling * (math.sqrt(2 * degree + 1) / pole)
+    components = []
+    for m in range(2 * degree + 1):
+        pairs = np.argwhere(np.abs(coupling[:, :, m]) > 1e-12)
+        terms = [float(coupling[i, j, m]) * vector[i] * lower[j] for i, j in pairs]
+        components.append(functools.reduce(lambda a, b: a + b, terms))
+    return components
+
+
+@functools.cache
+def clebsch_gordan(l1: int, l2: int, l3: int) -> Float[np.ndarray, "m1 m2 m3"]:
+    """Real invariant tensor of three degrees, with unit norm (e3nn's `wigner_3j`).
+
+    The complex coefficients by Racah's formula (Varshalovich et al. 1988, section 8.2.1, eq. 3),
+    taken to the real basis, where they are real because of the phase `(-i)^l` of `_real_basis`.
+
+    Raises:
+        ValueError: where |l1 - l2| <= l3 <= l1 + l2 does not hold.
+    """
+    if not abs(l1 - l2) <= l3 <= l1 + l2:
+        raise ValueError(f"clebsch_gordan: the degrees {l1}, {l2}, {l3} make no triangle.")
+    table = np.zeros((2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1))
+    for m1 in range(-l1, l1 + 1):
+        for m2 in range(max(-l2, -l3 - m1), min(l2, l3 - m1) + 1):
+            table[l1 + m1, l2 + m2, l3 + m1 + m2] = _complex_coefficient(l1, m1, l2, m2, l3)
+    bases = (_real_basis(l1), _real_basis(l2), _real_basis(l3).conj())
+    real = np.einsum("ijk,ia,jb,kc->abc", table, *bases).real
+    real = real / np.linalg.norm(real)
+    real.flags.writeable = False
+    return real
+
+
+def _complex_coefficient(l1: int, m1: int, l2: int, m2: int, l3: int) -> float:
+    """Clebsch-Gordan coefficient <l1 m1 l2 m2 | l3 m1+m2>, up to a factor that m leaves alone."""
+    m3 = m1 + m2
+    f = math.factorial
+    root = f(l3 + m3) * f(l3 - m3) * f(l1 - m1) * f(l1 + m1) * f(l2 - m2) * f(l2 + m2)
+    total = 0.0
+    for k in range(max(0, l2 - l3 - m1, l1 - l3 + m2), min(l1 + l2 - l3, l1 - m1, l2 + m2) + 1):
+        total += (-1) ** k / (
+            f(k)
+            * f(l1 + l2 - l3 - k)
+            * f(l1 - m1 - k)
+            * f(l2 + m2 - k)
+            * f(l3 - l2 + m1 + k)
+            * f(l3 - l1 - m2 + k)
+        )
+    return math.sqrt(root) * total
+
+
+def _real_basis(degree: int) -> np.ndarray:
+    """Columns: the real components of a degree in the complex basis |m>."""
+    basis = np.zeros((2 * degree + 1, 2 * degree + 1), dtype=complex)
+    half = 1.0 / math.sqrt(2.0)
+    basis[degree, degree] = 1.0
+    for m in range(1, degree + 1):
+        sign = (-1.0) ** m
+        basis[degree + m, degree + m] = sign * half
+        basis[degree - m, degree + m] = half
+        basis[degree + m, degree - m] = 1j * sign * half
+        basis[degree - m, degree - m] = -1j * half
+    return (-1j) ** degree * basis

@@ -1,0 +1,115 @@
+"""Radial functions: bases, cutoff envelope, and the network that weights messages."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+SMOOTH_GAIN = math.sqrt(2.0)
+"""Gain of the linear maps behind a SiLU, which about halves the second moment (He et al. 2015)."""
+
+
+def bessel(
+    distances: Float[Array, "*edges"], frequencies: Float[Array, " basis"], cutoff: float
+) -> Float[Array, "*edges basis"]:
+    """Spherical Bessel basis `n sinc(n r / c) = sin(n π r / c) / (π r / c)`, without envelope.
+
+    Gasteiger et al. (2020), eq. 7, divided by `sqrt(2 / c) π / c`; frequencies n are 1, 2, … unless
+    trained. Finite with all its derivatives at r = 0.
+
+    Args:
+        distances: Å.
+        frequencies: n.
+        cutoff: c, Å.
+    """
+    n = frequencies.reshape((1,) * distances.ndim + (-1,))
+    return n * jnp.sinc(n * (distances[..., None] / cutoff))
+
+
+def polynomial_envelope(
+    distances: Float[Array, "*edges"], cutoff: float, exponent: int
+) -> Float[Array, "*edges"]:
+    """Smooth step from 1 at r = 0 to exactly 0 from the cutoff on.
+
+    It is twice continuously differentiable at the cutoff; Gasteiger et al. (2020), eq. 8.
+
+    Args:
+        distances: Å.
+        cutoff: Å.
+        exponent: p, at least 2.
+    """
+    p = exponent
+    inside = distances < cutoff
+    x = jnp.where(inside, distances / cutoff, 1.0)
+    polynomial = (p + 1) * (p + 2) / 2 - p * (p + 2) * x + p * (p + 1) / 2 * x * x
+    return jnp.where(inside, 1.0 - x**p * polynomial, 0.0)
+
+
+class BesselBasis(nn.Module):
+    """Bessel functions times envelope, scaled by `2π / c²` (as in nequip).
+
+    Attributes:
+        cutoff: Å.
+        num_bessels: size of the basis.
+        polynomial_cutoff_p: exponent of the envelope.
+        trainable: frequencies are parameters.
+    """
+
+    cutoff: float
+    num_bessels: int
+    polynomial_cutoff_p: int
+    trainable: bool = False
+
+    @nn.compact
+    def __call__(self, distances: Float[Array, "*edges"]) -> Float[Array, "*edges basis"]:
+        """Basis at distances [Å]; exactly zero from the cutoff on."""
+        frequencies = jnp.arange(1, self.num_bessels + 1, dtype=distances.dtype)
+        if self.trainable:
+            start = np.arange(1, self.num_bessels + 1)
+            frequencies = self.param(
+                "frequencies", lambda _: jnp.asarray(start, dtype=distances.dtype)
+            )
+        envelope = polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
+        scaled = envelope * (2.0 * math.pi / self.cutoff**2)
+        return bessel(distances, frequencies, self.cutoff) * scaled[..., None]
+
+
+class ScalarKernels(nn.Module):
+    """Weights of a network without biases, `widths[0] -> ... -> widths[-1]`, normalised for use.
+
+    Weights are uniform with unit variance; each is divided by the root of its fan-in, and from the
+    second on multiplied by the gain of the SiLU before it (as in nequip). They come as arrays, not
+    as a layer, so that the network can run inside a loop over blocks of atoms.
+
+    Attributes:
+        widths: numbers of inputs, hidden units and outputs.
+    """
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, dtype: jnp.dtype) -> tuple[Float[Array, "_ _"], ...]:
+        """Kernels `[in, out]` of each layer."""
+        kernels = []
+        for i, shape in enumerate(zip(self.widths, self.widths[1:], strict=False)):
+            weight = self.param(f"weight_{i}", uniform_unit_variance, shape, dtype)
+            kernels.append(weight * ((SMOOTH_GAIN if i else 1.0) / math.sqrt(shape[0])))
+        return tuple(kernels)
+
+
+def uniform_unit_variance(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Draws weights uniformly from `[-√3, √3]`."""
+    return jax.random.uniform(key, shape, dtype, minval=-math.sqrt(3.0), maxval=math.sqrt(3.0))
+
+
+def hidden_network(
+    kernels: tuple[Float[Array, "_ _"], ...], inputs: Float[Array, "*edges _"]
+) -> Float[Array, "*edges _"]:
+    """SiLU network without biases; with a zero for input it gives exactly zero."""
+    hidden = inputs
+    for kernel in kernels:
+        hidden = jax.nn.silu(hidden @ kernel)
+    return hidden
