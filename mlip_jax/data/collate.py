@@ -110,7 +110,7 @@ def collate(
             "choose a larger bucket."
         )
     for cutoff, k in bucket.prefixes:
-        needed = max(pairs.max_count(cutoff) for pairs in lists)
+        needed = max((pairs.max_count(cutoff) for pairs in lists), default=0)
         if needed > k:
             raise ValueError(f"bucket: {needed} neighbours within {cutoff} Å exceed its {k} slots.")
     graph = _empty(bucket, np.dtype(dtype), reverse)

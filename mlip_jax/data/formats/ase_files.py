@@ -1,4 +1,4 @@
-"""Everything that ASE reads: `Atoms` both ways, databases (`.db`, `.aselmdb`), VASP runs, trajectories."""
+"""What ASE reads: `Atoms` both ways, databases (`.db`, `.aselmdb`), VASP runs, trajectories."""
 
 import dataclasses
 import itertools
@@ -11,6 +11,7 @@ import ase.db
 import ase.io
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.formats import UnknownFileTypeError
 
 from mlip_jax.config import UserError
 from mlip_jax.data.formats.labels import LabelKeys, Record, to_structure
@@ -190,7 +191,7 @@ def _read_with_ase(path: Path) -> Iterator[ase.Atoms]:
         yield from itertools.chain([next(frames)], frames)
     except StopIteration:
         raise UserError(f"{path}: the file holds no frame.") from None
-    except (ase.io.formats.UnknownFileTypeError, OSError, ValueError, IndexError) as error:
+    except (UnknownFileTypeError, OSError, ValueError, IndexError) as error:
         raise UserError(f"{path}: ASE cannot read this file ({error}).") from error
 
 

@@ -88,7 +88,7 @@ class HDF5Structures(Sequence[Structure]):
                 for name in self.labels
                 if _dataset(file, f"present/{name}")[index]
             }
-            texts = {name: _dataset(file, name).asstr()[index] for name in _TEXTS}
+            texts = {name: str(_dataset(file, name).asstr()[index]) for name in _TEXTS}
             numbers = _dataset(file, "atomic_numbers")[atoms]
             positions = _dataset(file, "positions")[atoms]
             cell, pbc = _dataset(file, "cell")[index], _dataset(file, "pbc")[index]

@@ -1,12 +1,12 @@
-"""JSON with pymatgen structures and their labels, as mlearn and MPtrj publish them; without pymatgen.
+"""JSON with pymatgen structures and labels, as mlearn and MPtrj publish them; without pymatgen.
 
-Read: a list of records, or records in nested dictionaries (MPtrj: material, then frame). A record has
-a `structure` (pymatgen's `Structure.as_dict()`: `lattice.matrix`, `sites[].species[].element`,
+Read: a list of records, or records in nested dictionaries (MPtrj: material, then frame). A record
+has a `structure` (pymatgen's `Structure.as_dict()`: `lattice.matrix`, `sites[].species[].element`,
 `sites[].xyz` or `sites[].abc`; or `Molecule.as_dict()`, without lattice) and, beside it or under
-`outputs`, the labels: one number or a short list is a quantity of the structure, a list as long as
-the sites one of the atoms. Site properties count as arrays of the atoms. Partly occupied sites are
-refused. Keys, units and signs are those of `LabelKeys` (mlearn: energy in eV, `virial_stress` in kbar, compression
-positive; MPtrj: `uncorrected_total_energy`, `force`, `stress` in kbar, compression positive).
+`outputs`, the labels: a list as long as the sites counts as one of the atoms, so do properties of
+the sites. Partly occupied sites are refused. Keys, units and signs are those of `LabelKeys`.
+mlearn: energy in eV, `virial_stress` in kbar, compression positive, order `xx yy zz xy yz zx`.
+MPtrj: `uncorrected_total_energy`, `force`, `stress` in kbar, compression positive.
 
 Written: a list of such records, in our units and signs.
 """
@@ -83,14 +83,13 @@ def _record(entry: Mapping[str, Any], path: Path, frame: int) -> Record:
     pbc = np.full(3, lattice is not None) & np.array((lattice or {}).get("pbc", (True,) * 3))
     outputs = entry.get("outputs")
     labels = {**(outputs if isinstance(outputs, Mapping) else {}), **entry}
-    arrays = {
+    arrays: dict[str, Any] = {
         name: [site["properties"][name] for site in sites]
         for name in sites[0].get("properties") or {}
     }
     info = {k: v for k, v in labels.items() if k not in ("structure", "outputs")}
-    # A list as long as the sites is one of the atoms only if it cannot be a stress or a scalar.
-    per_atom = {k for k, v in info.items() if isinstance(v, list) and len(v) == len(sites)}
-    arrays |= {k: info[k] for k in per_atom}
+    # A stress of a structure of three atoms is in both; the label's key decides where it is sought.
+    arrays |= {k: v for k, v in info.items() if isinstance(v, list) and len(v) == len(sites)}
     return Record(numbers, positions.reshape(-1, 3), cell, pbc, info, arrays, path, frame)
 
 
