@@ -8,6 +8,7 @@ for a float and a list for a tuple, nothing else is converted.
 import copy
 import dataclasses
 import difflib
+import io
 import json
 import os
 import re
@@ -88,9 +89,15 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def dump_yaml(mapping: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes a mapping of plain values (see `to_plain`) as YAML."""
-    with Path(path).open("w", encoding="utf-8") as stream:
-        _writer().dump(_styled(to_plain(mapping)), stream)
+    """Writes a mapping (see `to_plain`) as YAML."""
+    Path(path).write_text(format_yaml(mapping), encoding="utf-8")
+
+
+def format_yaml(mapping: Mapping[str, Any]) -> str:
+    """A mapping (see `to_plain`) as YAML text."""
+    stream = io.StringIO()
+    _writer().dump(_styled(to_plain(mapping)), stream)
+    return stream.getvalue()
 
 
 def to_plain(value: Any) -> Any:
