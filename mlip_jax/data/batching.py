@@ -1,7 +1,7 @@
 """Batches: padded graphs with their labels, built by number, so that a run can resume anywhere."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -83,6 +83,7 @@ class Batch:
     labels: Labels
 
 
+@runtime_checkable
 class Requirements(Protocol):
     """What a model asks of its graphs (`models.requirements`)."""
 
