@@ -81,8 +81,8 @@ def build_model(section: Any, where: str = "model") -> nn.Module:
         UserError: for an unknown name or field, or a value of a wrong type or range.
     """
     name, values = _name_and_fields(section, where)
+    target = resolve(name, where)
     where = f"{where}.{name}"
-    target = _resolve(name, where)
     fields = _fields(target)
     for key in values:
         if key not in fields:
@@ -97,6 +97,25 @@ def build_model(section: Any, where: str = "model") -> nn.Module:
         raise
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def resolve(name: str, where: str = "model") -> Callable[..., Any]:
+    """The class or preset behind a name of `MODELS` or `PARTS`.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    known = {**MODELS, **PARTS}
+    if name not in known:
+        raise config.unknown_name(where, "model", name, known)
+    module, _, attribute = known[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def default_fields(name: str) -> dict[str, Any]:
+    """The fields of a name with their defaults as plain values; `None` where one must be set."""
+    fields = _fields(resolve(name))
+    return {key: None if f.required else _plain(key, f.default) for key, f in fields.items()}
 
 
 def module_to_config(module: nn.Module) -> dict[str, Any]:
@@ -141,7 +160,7 @@ def json_schema() -> dict[str, Any]:
     """JSON schema of a `model` section, for editors: every registered module with its fields."""
     definitions: dict[str, Any] = {}
     for name in {**MODELS, **PARTS}:
-        definitions[name] = _module_schema(name, _resolve(name, "schema"), definitions)
+        definitions[name] = _module_schema(name, resolve(name), definitions)
     choices = [{"$ref": f"#/$defs/{name}"} for name in MODELS]
     every = [{"$ref": f"#/$defs/{name}"} for name in {**MODELS, **PARTS}]
     return {"oneOf": choices, "$defs": {**definitions, "module": {"oneOf": every}}}
@@ -169,14 +188,6 @@ def _fields(target: Callable[..., Any]) -> dict[str, _Field]:
             missing = default is dataclasses.MISSING
             result[field.name] = _Field(hints[field.name], missing, default)
     return result
-
-
-def _resolve(name: str, where: str) -> Callable[..., Any]:
-    known = {**MODELS, **PARTS}
-    if name not in known:
-        raise config.unknown_name(where.rpartition(".")[0] or where, "model", name, known)
-    module, _, attribute = known[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def _name_and_fields(section: Any, where: str) -> tuple[str, Mapping[str, Any]]:
