@@ -1,0 +1,178 @@
+"""Sums over pairs of neighbours of a function of their angle, with and without forming the pairs.
+
+Both forms give, for every pair of neighbour elements p = (e ≤ f), every radial weight a and every
+angular function z = (λ, ζ), each unordered pair of neighbours once,
+
+    G[p, a, z] = 2^(1-ζ) Σ_(j of e, k of f) w_a(r_ij) w_a(r_ik) [w_a(r_jk)] (1 + λ cos θ_jik)^ζ,
+
+where the factor in brackets belongs to narrow functions; Behler (2011), eqs. 9 and 10.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+AngularShapes = tuple[tuple[float, float], ...]
+"""(λ, ζ) of each angular function."""
+
+
+def element_pairs(num_elements: int) -> tuple[tuple[int, int], ...]:
+    """Unordered pairs of element indices (e ≤ f), in the order of the features."""
+    return tuple((e, f) for e in range(num_elements) for f in range(e, num_elements))
+
+
+def harmonics(
+    units: Float[Array, "atoms neighbors 3"], degree: int
+) -> Float[Array, "atoms harmonics neighbors"]:
+    """Real spherical harmonics with `Σ_m Y_lm(a) Y_lm(b) = P_l(a · b)`.
+
+    Polynomials of the components of a unit vector: no angle is formed and every derivative is
+    finite. Recursion of the associated Legendre functions at fixed m; Press et al. (2007), eq. 6.7.9.
+
+    Args:
+        units: unit vectors.
+        degree: highest l.
+
+    Returns:
+        `(degree + 1)²` functions: for each l, first m = 0 … l (cosines), then m = 1 … l (sines).
+    """
+    x, y, z = (units[..., i] for i in range(3))
+    cosines, sines = [jnp.ones_like(x)], [jnp.zeros_like(x)]
+    for _ in range(degree):
+        c, s = cosines[-1], sines[-1]
+        cosines.append(x * c - y * s)
+        sines.append(x * s + y * c)
+    cosine, sine = jnp.stack(cosines, axis=1), jnp.stack(sines, axis=1)
+
+    z = z[:, None, :]
+    diagonal = jnp.ones_like(z)
+    rows = [diagonal]
+    previous, legendre = diagonal[:, :0], diagonal
+    for l in range(1, degree + 1):
+        m = np.arange(l)[None, :, None]
+        root = np.sqrt((l - m) * (l + m))
+        upper = jnp.asarray((2 * l - 1) / root, z.dtype) * z * legendre
+        lower = jnp.asarray(np.sqrt((l + m - 1) * (l - m - 1)) / root, z.dtype)[:, :-1] * previous
+        diagonal = diagonal * float(np.sqrt((2 * l - 1) / (2 * l)) * (np.sqrt(2) if l == 1 else 1))
+        previous = legendre
+        legendre = jnp.concatenate([upper[:, :-1] - lower, upper[:, -1:], diagonal], axis=1)
+        rows += [legendre * cosine[:, : l + 1], legendre[:, 1:] * sine[:, 1 : l + 1]]
+    return jnp.concatenate(rows, axis=1)
+
+
+def legendre_coefficients(shapes: AngularShapes, degree: int) -> np.ndarray:
+    """Coefficients `[degree + 1, shapes]` of `2^(1-ζ) (1 + λ x)^ζ` in Legendre polynomials of x.
+
+    Args:
+        shapes: (λ, ζ), with integer ζ ≤ degree.
+        degree: highest l.
+    """
+    table = np.zeros((degree + 1, len(shapes)))
+    for column, (lam, zeta) in enumerate(shapes):
+        series = np.polynomial.Polynomial([1.0, lam]) ** int(zeta) * 2.0 ** (1 - int(zeta))
+        table[: int(zeta) + 1, column] = np.polynomial.legendre.poly2leg(series.coef)
+    return table
+
+
+def wide_from_moments(
+    units: Float[Array, "atoms neighbors 3"],
+    weights: Float[Array, "atoms neighbors weights"],
+    elements: Float[Array, "atoms neighbors elements"],
+    shapes: AngularShapes,
+) -> Float[Array, "atoms pairs weights shapes"]:
+    """Wide functions of integer ζ from moments of the neighbour density; no pairs are formed.
+
+    With `M_e,a,lm = Σ_(j of e) w_a(r_ij) Y_lm(r_ij)` the sum over all j and k of a polynomial of the
+    cosine is `Σ_l c_l Σ_m M_e,a,lm M_f,a,lm`; for e = f the terms j = k are subtracted and the rest
+    halved. Cost and memory grow linearly with the number of neighbours.
+
+    Args:
+        units: unit vectors to the neighbours.
+        weights: w_a(r_ij), zero beyond the cutoff and in padded slots.
+        elements: one-hot element of each neighbour.
+        shapes: (λ, ζ) with integer ζ.
+    """
+    degree = max(int(zeta) for _, zeta in shapes)
+    num_elements = elements.shape[-1]
+    table = legendre_coefficients(shapes, degree)
+    per_harmonic = jnp.asarray(
+        np.repeat(table, 2 * np.arange(degree + 1) + 1, axis=0), weights.dtype
+    )
+    at_zero_angle = jnp.asarray(table.sum(axis=0), weights.dtype)
+
+    basis = harmonics(units, degree)
+    by_element = _by_element(weights, elements)
+    moments = jnp.einsum("imj,ijea->ieam", basis, by_element)
+    squares = jnp.einsum("ija,ije->iea", weights * weights, elements)
+    sums = []
+    for e, f in element_pairs(num_elements):
+        total = (moments[:, e] * moments[:, f]) @ per_harmonic
+        if e == f:
+            total = 0.5 * (total - squares[:, e, :, None] * at_zero_angle[None, None, :])
+        sums.append(total)
+    return jnp.stack(sums, axis=1)
+
+
+def from_triplets(
+    vectors: Float[Array, "atoms neighbors 3"],
+    distances: Float[Array, "atoms neighbors"],
+    weights: Float[Array, "atoms neighbors weights"],
+    third: Float[Array, "atoms neighbors neighbors weights"] | None,
+    elements: Float[Array, "atoms neighbors elements"],
+    shapes: AngularShapes,
+) -> Float[Array, "atoms pairs weights shapes"]:
+    """Narrow functions, and wide ones of any ζ ≥ 1, from all pairs of neighbours.
+
+    Args:
+        vectors: r_ij [Å].
+        distances: their lengths [Å], positive.
+        weights: w_a(r_ij), zero beyond the cutoff and in padded slots.
+        third: w_a(r_jk), zero for j = k; `None` for wide functions.
+        elements: one-hot element of each neighbour.
+        shapes: (λ, ζ).
+    """
+    units = vectors / distances[..., None]
+    cosines = jnp.einsum("ijd,ikd->ijk", units, units)
+    functions = jnp.stack([_power(cosines, lam, zeta) for lam, zeta in shapes], axis=-1)
+    products = weights[:, :, None, :] * weights[:, None, :, :]
+    if third is not None:
+        products = products * third
+    distinct = 1.0 - jnp.eye(distances.shape[1], dtype=weights.dtype)
+    sums = []
+    for e, f in element_pairs(elements.shape[-1]):
+        chosen = distinct[None] * elements[:, :, None, e] * elements[:, None, :, f]
+        chosen = 0.5 * chosen if e == f else chosen
+        sums.append(jnp.einsum("ijka,ijkz->iaz", products * chosen[..., None], functions))
+    return jnp.stack(sums, axis=1)
+
+
+def third_sides(
+    vectors: Float[Array, "atoms neighbors 3"], inside: Bool[Array, "atoms neighbors"], far: float
+) -> Float[Array, "atoms neighbors neighbors"]:
+    """Distances r_jk [Å] between neighbours; `far`, a constant, where either is outside or j = k.
+
+    Args:
+        vectors: r_ij [Å].
+        inside: neighbours that count.
+        far: Å, at or beyond the cutoff.
+    """
+    difference = vectors[:, :, None, :] - vectors[:, None, :, :]
+    squares = jnp.sum(difference * difference, axis=-1)
+    distinct = ~jnp.eye(vectors.shape[1], dtype=bool)
+    valid = inside[:, :, None] & inside[:, None, :] & distinct[None] & (squares > 0.0)
+    return jnp.sqrt(jnp.where(valid, squares, far * far))
+
+
+def _by_element(weights: Array, elements: Array) -> Array:
+    if elements.shape[-1] == 1:
+        return weights[:, :, None, :]
+    return weights[:, :, None, :] * elements[..., None]
+
+
+def _power(cosines: Array, lam: float, zeta: float) -> Array:
+    """`2^(1-ζ) (1 + λ cos)^ζ`, guarded against a base that rounding makes negative."""
+    half = 0.5 * (1.0 + lam * cosines)
+    if float(zeta).is_integer():
+        return 2.0 * half ** int(zeta)
+    tiny = 1e-12
+    return jnp.where(half > tiny, 2.0 * jnp.where(half > tiny, half, 1.0) ** zeta, 0.0)

@@ -1,0 +1,32 @@
+"""Cutoff functions of symmetry functions: 1 at r = 0, 0 from the cutoff on."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Envelope = Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]
+
+
+def cosine(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`(cos(πx) + 1) / 2` of x = r / cutoff, C1 at x = 1; Behler & Parrinello (2007), eq. 4."""
+    return jnp.where(x < 1.0, 0.5 * (jnp.cos(jnp.pi * x) + 1.0), 0.0)
+
+
+def tanh_cubed(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`tanh³(1 - x)` of x = r / cutoff, C2 at x = 1; Behler (2011), eq. 6."""
+    return jnp.where(x < 1.0, jnp.tanh(1.0 - x) ** 3, 0.0)
+
+
+def polynomial(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`1 - 10 x³ + 15 x⁴ - 6 x⁵` of x = r / cutoff, C2 at x = 1; Singraber et al. (2019), eq. 9."""
+    inside = x < 1.0
+    x = jnp.where(inside, x, 1.0)
+    return jnp.where(inside, ((15.0 - 6.0 * x) * x - 10.0) * x**3 + 1.0, 0.0)
+
+
+ENVELOPES: dict[str, Envelope] = {
+    "cosine": cosine,
+    "tanh_cubed": tanh_cubed,
+    "polynomial": polynomial,
+}

@@ -1,0 +1,183 @@
+"""Local models: a descriptor of each atom's environment times a regressor.
+
+A descriptor is a linen module without parameters, `descriptor(graph) -> [atoms, features]`, with the
+attributes `species` and `cutoff` [Å]. A regressor is a linen module
+`regressor(features, element [atoms], elements) -> [atoms]`. Any descriptor goes with any regressor.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mlip_jax.config import UserError
+from mlip_jax.elements import species_index
+from mlip_jax.graph import AtomicGraph, AtomOutputs
+
+Scaling = Literal["standard", "minmax"]
+
+_SMALLEST_SPREAD = 1e-3
+"""Features that vary less than this, relative to the widest one, are not blown up to unit size."""
+
+
+class Local(nn.Module):
+    """Atom energies `scale * (N(G_i) - N(G of an isolated atom))` of scaled descriptors G.
+
+    The collection `constants` holds `shift` and `factor`, `[elements, features]` each; a regressor
+    sees `(G - shift) * factor`. `calibrate` computes them from data.
+
+    Attributes:
+        descriptor: environment -> features.
+        regressor: features -> energy.
+        energy_scale: eV per unit of the regressor's output; the force scale [eV/Å] of the data is a
+            good one.
+        scaling: `standard` (zero mean, unit deviation) or `minmax` (from 0 to 1), per element.
+        isolated_zero: subtract the regressor's output for an isolated atom, so that its energy is
+            zero. Only imported potentials that do otherwise turn it off.
+    """
+
+    descriptor: nn.Module
+    regressor: nn.Module
+    energy_scale: float | None = None
+    scaling: Scaling = "standard"
+    isolated_zero: bool = True
+
+    @property
+    def species(self) -> tuple[int, ...] | None:
+        """Atomic numbers: those of the descriptor."""
+        return self.descriptor.species  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def cutoff(self) -> float:
+        """Å: that of the descriptor."""
+        return self.descriptor.cutoff  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def prefix_cutoffs(self) -> tuple[float, ...]:
+        """Shorter cutoffs [Å] of terms that use a prefix of the rows."""
+        return getattr(self.descriptor, "prefix_cutoffs", ())
+
+    @nn.compact
+    def __call__(self, graph: AtomicGraph) -> AtomOutputs:
+        """Atom energies [eV]; `features` are the scaled descriptors."""
+        species = _known_species(self.species)
+        element = species_index(graph.atomic_numbers, species)
+        raw = self.descriptor(graph)
+        number = raw.shape[0]
+        if self.isolated_zero:
+            alone = self.descriptor(_isolated_atoms(species, raw.dtype))
+            raw = jnp.concatenate([raw, alone])
+            element = jnp.concatenate([element, jnp.arange(len(species), dtype=element.dtype)])
+        features = self._scaled(raw, element, len(species))
+        energies = self.regressor(features, element, len(species))
+        if self.isolated_zero:
+            energies = energies[:number] - energies[number:][element[:number]]
+        scale = 1.0 if self.energy_scale is None else self.energy_scale
+        return AtomOutputs(energies=scale * energies, features=features[:number])
+
+    def _scaled(self, raw: Array, element: Array, elements: int) -> Array:
+        shape = (elements, raw.shape[1])
+        shift = self.variable("constants", "shift", jnp.zeros, shape).value.astype(raw.dtype)
+        factor = self.variable("constants", "factor", jnp.ones, shape).value.astype(raw.dtype)
+        if elements == 1:
+            return (raw - shift) * factor
+        return (raw - shift[element]) * factor[element]
+
+    def calibrate(
+        self, variables: Mapping[str, Any], graphs: Iterable[AtomicGraph]
+    ) -> dict[str, Any]:
+        """Variables with the scaling constants of the descriptor on `graphs`.
+
+        One pass over the data, in float64 on the host; elements that do not occur keep theirs.
+
+        Args:
+            variables: the model's variables.
+            graphs: structures to take statistics of, in batches; all of one shape compile once.
+        """
+        species = _known_species(self.species)
+        describe = jax.jit(lambda graph: self.descriptor.apply({}, graph))
+        statistics = [_Moments() for _ in species]
+        for graph in graphs:
+            features = np.asarray(describe(graph), dtype=np.float64)
+            atomic_numbers = np.asarray(graph.atomic_numbers)
+            counts = np.asarray(graph.atom_mask)
+            for moments, z in zip(statistics, species, strict=True):
+                moments.add(features[counts & (atomic_numbers == z)])
+        old = variables["constants"]
+        shift, factor = np.array(old["shift"]), np.array(old["factor"])
+        for e, moments in enumerate(statistics):
+            if moments.count:
+                shift[e], factor[e] = moments.scaling(self.scaling)
+        constants = {**old, "shift": jnp.asarray(shift), "factor": jnp.asarray(factor)}
+        return {**variables, "constants": constants}
+
+
+@dataclasses.dataclass
+class _Moments:
+    """Streaming statistics of features: count, mean, sum of squared deviations, extremes."""
+
+    count: int = 0
+    mean: Any = 0.0
+    deviations: Any = 0.0
+    lowest: Any = np.inf
+    highest: Any = -np.inf
+
+    def add(self, values: np.ndarray) -> None:
+        """Merges rows `[atoms, features]`; Chan, Golub & LeVeque (1983), eq. 2.1."""
+        if not len(values):
+            return
+        count = self.count + len(values)
+        mean = values.mean(axis=0)
+        difference = mean - self.mean
+        self.deviations = (
+            self.deviations
+            + ((values - mean) ** 2).sum(axis=0)
+            + difference**2 * self.count * len(values) / count
+        )
+        self.mean = self.mean + difference * len(values) / count
+        self.count = count
+        self.lowest = np.minimum(self.lowest, values.min(axis=0))
+        self.highest = np.maximum(self.highest, values.max(axis=0))
+
+    def scaling(self, kind: Scaling) -> tuple[np.ndarray, np.ndarray]:
+        """Shift and factor of each feature."""
+        if kind == "standard":
+            shift, spread = self.mean, np.sqrt(self.deviations / self.count)
+        else:
+            shift, spread = self.lowest, self.highest - self.lowest
+        widest = spread.max()
+        floor = _SMALLEST_SPREAD * widest if widest > 0.0 else 1.0
+        return shift, 1.0 / np.maximum(spread, floor)
+
+
+def _known_species(species: tuple[int, ...] | None) -> tuple[int, ...]:
+    if species is None:
+        raise UserError(
+            "local model: the descriptor has no species; expected atomic numbers. Give "
+            "descriptor.species, or let training take them from the data."
+        )
+    return species
+
+
+def _isolated_atoms(species: tuple[int, ...], dtype) -> AtomicGraph:
+    """One atom of each element, without neighbours (one padded slot)."""
+    number = len(species)
+    index = jnp.arange(number, dtype=jnp.int32)
+    return AtomicGraph(
+        positions=jnp.zeros((number, 3), dtype),
+        atomic_numbers=jnp.asarray(species, jnp.int32),
+        cell=jnp.zeros((1, 3, 3), dtype),
+        pbc=jnp.zeros((1, 3), bool),
+        neighbors=index[:, None],
+        shifts=jnp.zeros((number, 1, 3), jnp.int32),
+        edge_mask=jnp.zeros((number, 1), bool),
+        graph_index=jnp.zeros((number,), jnp.int32),
+        atom_mask=jnp.ones((number,), bool),
+        graph_mask=jnp.ones((1,), bool),
+        energy_mask=jnp.ones((number,), bool),
+    )

@@ -1,0 +1,76 @@
+"""Multilayer perceptrons with one set of weights per element."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mlip_jax.config import UserError
+
+Activation = Callable[[Array], Array]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "tanh": jnp.tanh,
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "gelu": jax.nn.gelu,
+    "sigmoid": jax.nn.sigmoid,
+    "gaussian": lambda x: jnp.exp(-0.5 * x * x),
+    "cosine": jnp.cos,
+    "linear": lambda x: x,
+}
+"""Smooth activations by name; those without a continuous derivative would break the forces."""
+
+
+class ElementMLP(nn.Module):
+    """A network from the features of an atom to one number, with weights of its element.
+
+    Every layer holds one stack `[elements, in, out]`. All elements are evaluated for all atoms and
+    the atom's own is picked at the end: with narrow layers that costs less than a gather of weights,
+    whose transpose would be a scatter.
+
+    Attributes:
+        hidden: widths of the hidden layers.
+        activation: name of the activation, see `ACTIVATIONS`.
+    """
+
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "atoms features"], element: Int[Array, " atoms"], elements: int
+    ) -> Float[Array, " atoms"]:
+        """Output of each atom's network.
+
+        Args:
+            features: inputs.
+            element: index of each atom's element.
+            elements: number of elements.
+        """
+        activation = _activation(self.activation)
+        x = jnp.broadcast_to(features[None], (elements, *features.shape))
+        widths = (*self.hidden, 1)
+        for layer, width in enumerate(widths):
+            kernel, bias = self._parameters(layer, elements, x.shape[-1], width)
+            x = jnp.matmul(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)[:, None, :]
+            x = activation(x) if layer < len(self.hidden) else x
+        if elements == 1:
+            return x[0, :, 0]
+        return jnp.einsum("en,ne->n", x[..., 0], jax.nn.one_hot(element, elements, dtype=x.dtype))
+
+    def _parameters(self, layer: int, elements: int, inputs: int, outputs: int):
+        kernel = nn.initializers.lecun_normal(batch_axis=(0,))
+        shape = (elements, inputs, outputs)
+        return (
+            self.param(f"kernel_{layer}", kernel, shape),
+            self.param(f"bias_{layer}", nn.initializers.zeros, (elements, outputs)),
+        )
+
+
+def _activation(name: str) -> Activation:
+    if name not in ACTIVATIONS:
+        raise UserError(f"activation: got {name!r}; expected one of {sorted(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
