@@ -1,0 +1,273 @@
+"""Steps on the device: refresh the list, evaluate the potential, integrate, watch.
+
+A chunk of steps is one compiled loop that touches the host nowhere. It ends early when a list
+overflows, when a limit is crossed, or at convergence; `advance_chunk` discards an overflowed chunk,
+makes room, and runs it again from the state it started from. That state holds the random key, so
+the second run draws the same numbers.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mlip_jax import units
+from mlip_jax.graph import AtomicGraph, edge_vectors, pytree, safe_norm
+from mlip_jax.neighbors import device
+from mlip_jax.neighbors.device import DeviceNeighbors
+from mlip_jax.potential import PredictFn
+from mlip_jax.simulate.ensembles import Ensemble, kinetic_energy
+
+
+class Stop(enum.IntEnum):
+    """Why a chunk ended before its last step."""
+
+    NONE = 0
+    TEMPERATURE = 1
+    DISTANCE = 2
+    NOT_FINITE = 3
+    GRADE = 4
+    CONVERGED = 5
+
+
+@pytree
+class DynamicsState:
+    """All that the next step depends on, and what was last observed.
+
+    Attributes:
+        integrator: jax-md's state: positions [Å] inside the cell, momenta, forces, masses, ….
+        neighbors: the list, built at some earlier step.
+        images: n with unwrapped positions = positions + n @ cell.
+        cell: Å.
+        step: steps done.
+        energy: potential energy, eV, without reference energies.
+        virial: eV.
+        shortest: smallest distance of two atoms, Å (1000 without neighbours).
+        grade: largest extrapolation grade; 0 where the model has none.
+    """
+
+    integrator: Any
+    neighbors: DeviceNeighbors
+    images: Int[Array, "atoms 3"]
+    cell: Float[Array, "3 3"]
+    step: Int[Array, ""]
+    energy: Float[Array, ""]
+    virial: Float[Array, "3 3"]
+    shortest: Float[Array, ""]
+    grade: Float[Array, ""]
+
+
+class Limits(NamedTuple):
+    """A chunk ends when one is crossed: K, Å, grade, and eV/Å below which forces are converged."""
+
+    max_temperature: Any = np.inf
+    min_distance: Any = 0.0
+    max_grade: Any = np.inf
+    max_force: Any = 0.0
+
+
+class Records(NamedTuple):
+    """What was observed after every step of a chunk."""
+
+    potential: Float[Array, " steps"]
+    kinetic: Float[Array, " steps"]
+    bath: Float[Array, " steps"]
+    virial: Float[Array, " steps"]
+    shortest: Float[Array, " steps"]
+    max_force: Float[Array, " steps"]
+
+
+class Chunk(NamedTuple):
+    """Result of a chunk: only the first `done` records are meaningful."""
+
+    state: DynamicsState
+    records: Records
+    done: Int[Array, ""]
+    stop: Int[Array, ""]
+    overflow: Int[Array, ""]
+
+
+class Dynamics(NamedTuple):
+    """Compiled functions of one system and one ensemble.
+
+    Attributes:
+        init: `(variables, key, momenta, masses, neighbors, images) -> state`; positions and cell
+            are the reference ones of the list.
+        advance: `(variables, state, steps, limits) -> Chunk`; `steps` at most the chunk's length.
+        degrees_of_freedom: of the momenta.
+    """
+
+    init: Callable[..., DynamicsState]
+    advance: Callable[..., Chunk]
+    degrees_of_freedom: int
+
+
+GradeFn = Callable[[Any, AtomicGraph], Float[Array, " atoms"]]
+
+
+def build(
+    predict: PredictFn,
+    ensemble: Ensemble,
+    template: AtomicGraph,
+    chunk_length: int,
+    grade_fn: GradeFn | None = None,
+) -> Dynamics:
+    """Compiles (lazily) the steps of a system.
+
+    Args:
+        predict: `(variables, graph) -> Prediction`.
+        ensemble: the integrator.
+        template: graph of the system, see `neighbors.device.to_graph`.
+        chunk_length: most steps of a chunk.
+        grade_fn: `(variables, graph) ->` extrapolation grade of each atom.
+    """
+
+    def evaluate(variables, state: DynamicsState) -> DynamicsState:
+        state = _refresh(state)
+        positions = state.integrator.position
+        graph, neighbors = device.to_graph(template, state.neighbors, positions, state.cell)
+        prediction = predict(variables, graph)
+        grade = state.grade if grade_fn is None else jnp.max(grade_fn(variables, graph))
+        return dataclasses.replace(
+            state,
+            integrator=state.integrator.set(force=prediction.forces[: positions.shape[0]]),
+            neighbors=neighbors,
+            energy=prediction.energy[0],
+            virial=prediction.virial[0],
+            shortest=jnp.min(safe_norm(edge_vectors(graph))),
+            grade=grade,
+        )
+
+    def init(variables, key, momenta, masses, neighbors, images):
+        positions = neighbors.reference_positions
+        zero = jnp.zeros((), positions.dtype)
+        blank = DynamicsState(
+            integrator=ensemble.init(key, positions, momenta, jnp.zeros_like(positions), masses),
+            neighbors=neighbors,
+            images=images,
+            cell=neighbors.reference_cell,
+            step=jnp.zeros((), jnp.int32),
+            energy=zero,
+            virial=jnp.zeros((3, 3), positions.dtype),
+            shortest=zero,
+            grade=zero,
+        )
+        return evaluate(variables, jax.tree.map(jnp.asarray, blank))
+
+    def step(variables, state: DynamicsState) -> DynamicsState:
+        moved = dataclasses.replace(state, integrator=ensemble.before(state.integrator))
+        moved = evaluate(variables, moved)
+        done = ensemble.after(moved.integrator)
+        return dataclasses.replace(moved, integrator=done, step=state.step + 1)
+
+    def advance(variables, state, steps, limits):
+        return _loop(step, ensemble, chunk_length, variables, state, steps, limits)
+
+    return Dynamics(jax.jit(init), jax.jit(advance), ensemble.degrees_of_freedom)
+
+
+def advance_chunk(
+    dynamics: Dynamics, variables: Any, state: DynamicsState, steps: int, limits: Limits
+) -> tuple[Chunk, int]:
+    """Runs a chunk, again from its start with more room as often as a list overflows.
+
+    Returns:
+        The chunk, and how often room was made.
+    """
+    growths = 0
+    while True:
+        chunk = dynamics.advance(variables, state, steps, limits)
+        if int(chunk.overflow) == 0:
+            return chunk, growths
+        state = make_room(state, chunk.state.neighbors)
+        growths += 1
+
+
+def make_room(state: DynamicsState, overflowed: DeviceNeighbors) -> DynamicsState:
+    """The same state with a list, at the same reference positions, that holds what was needed."""
+    neighbors = state.neighbors
+    if int(device.flags(overflowed)) & device.Flag.CELL:
+        fresh = device.allocate(
+            np.asarray(overflowed.reference_positions, dtype=np.float64),
+            np.asarray(overflowed.reference_cell, dtype=np.float64),
+            np.asarray(overflowed.pbc),
+            overflowed.cutoff,
+            overflowed.skin,
+            prefix_cutoffs=tuple(c for c, _ in overflowed.capacity.prefixes),
+            dtype=neighbors.reference_positions.dtype,
+        )
+        capacity = fresh.capacity
+    else:
+        capacity = device.grown_capacity(overflowed)
+    return dataclasses.replace(state, neighbors=device.with_capacity(neighbors, capacity))
+
+
+def temperature(kinetic: Any, degrees_of_freedom: int) -> Any:
+    """Temperature [K] of a kinetic energy [eV]."""
+    return 2.0 * kinetic / (degrees_of_freedom * units.BOLTZMANN)
+
+
+def _refresh(state: DynamicsState) -> DynamicsState:
+    """Where the list is stale: wraps positions into the cell and builds the list there."""
+
+    def rebuild():
+        positions = state.integrator.position
+        wrapped, moves = device.wrap(state.neighbors, positions, state.cell)
+        return (
+            wrapped,
+            state.images + moves,
+            device.update(state.neighbors, wrapped, state.cell),
+        )
+
+    positions, images, neighbors = jax.lax.cond(
+        device.is_stale(state.neighbors, state.integrator.position, state.cell),
+        rebuild,
+        lambda: (state.integrator.position, state.images, state.neighbors),
+    )
+    integrator = state.integrator.set(position=positions)
+    return dataclasses.replace(state, integrator=integrator, neighbors=neighbors, images=images)
+
+
+def _loop(step, ensemble, length, variables, state, steps, limits) -> Chunk:
+    dtype = state.integrator.position.dtype
+    records = Records(*(jnp.zeros(length, dtype) for _ in Records._fields))
+
+    def running(carry: Chunk):
+        return (carry.done < steps) & (carry.stop == 0) & (carry.overflow == 0)
+
+    def body(carry: Chunk) -> Chunk:
+        state = step(variables, carry.state)
+        observed = _observe(state, ensemble)
+        written = [r.at[carry.done].set(v) for r, v in zip(carry.records, observed, strict=True)]
+        stop = _stop_code(state, observed, ensemble, limits)
+        return Chunk(state, Records(*written), carry.done + 1, stop, device.flags(state.neighbors))
+
+    nothing = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(running, body, Chunk(state, records, nothing, nothing, nothing))
+
+
+def _observe(state: DynamicsState, ensemble: Ensemble) -> Records:
+    integrator = state.integrator
+    return Records(
+        potential=state.energy,
+        kinetic=kinetic_energy(integrator.momentum, integrator.mass),
+        bath=ensemble.bath_energy(integrator),
+        virial=jnp.trace(state.virial),
+        shortest=state.shortest,
+        max_force=jnp.sqrt(jnp.max(jnp.sum(integrator.force**2, axis=1))),
+    )
+
+
+def _stop_code(state, observed: Records, ensemble: Ensemble, limits: Limits):
+    hot = temperature(observed.kinetic, ensemble.degrees_of_freedom) > limits.max_temperature
+    finite = jnp.isfinite(observed.potential) & jnp.isfinite(observed.kinetic)
+    code = jnp.where(observed.max_force < limits.max_force, int(Stop.CONVERGED), 0)
+    code = jnp.where(hot, int(Stop.TEMPERATURE), code)
+    code = jnp.where(state.grade > limits.max_grade, int(Stop.GRADE), code)
+    code = jnp.where(observed.shortest < limits.min_distance, int(Stop.DISTANCE), code)
+    return jnp.where(finite, code, int(Stop.NOT_FINITE)).astype(jnp.int32)

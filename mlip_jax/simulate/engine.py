@@ -1,0 +1,288 @@
+"""Molecular dynamics of a potential: from a structure and two config sections to files."""
+
+import dataclasses
+import importlib.util
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from mlip_jax.config import UserError
+from mlip_jax.data.structure import Structure, StructureLabels
+from mlip_jax.simulate import dynamics, ensembles, restart, thermo, trajectory
+from mlip_jax.simulate.dynamics import Chunk, DynamicsState, Limits, Stop
+from mlip_jax.simulate.progress import Progress, StopRequest
+from mlip_jax.simulate.settings import EnsembleConfig, SimulationConfig
+from mlip_jax.simulate.system import System, prepare, replicate
+
+Momenta = Float[np.ndarray, "atoms 3"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SimulationResult:
+    """How a simulation ended.
+
+    Attributes:
+        structure: the last frame.
+        momenta: sqrt(amu eV).
+        steps: done, those before a restart included.
+        stop_reason: why it ended early; empty where it did not.
+        growths: how often a list overflowed and a chunk was run again.
+        compile_seconds: time of the first chunk beyond that of a later one.
+        microseconds_per_atom_step: of the steady state; NaN where there was one chunk only.
+        nanoseconds_per_day: likewise.
+        interrupted: number of the signal that ended it, or `None`.
+    """
+
+    structure: Structure
+    momenta: Momenta
+    steps: int
+    stop_reason: str
+    growths: int
+    compile_seconds: float
+    microseconds_per_atom_step: float
+    nanoseconds_per_day: float
+    interrupted: int | None = None
+
+
+class _Outputs(NamedTuple):
+    trajectory: trajectory.TrajectoryWriter | None
+    thermo: thermo.ThermoWriter
+
+
+def run(
+    potential: Any,
+    structure: Structure,
+    ensemble: EnsembleConfig,
+    simulation: SimulationConfig,
+    output: Path | str,
+    *,
+    momenta: Momenta | None = None,
+    resume: Path | str | None = None,
+    show_progress: bool = False,
+) -> SimulationResult:
+    """Simulates and writes trajectory, `thermo.jsonl`, `thermo.png` and `restart.npz`.
+
+    Ctrl-C ends it after the chunk in flight; trajectory and restart file are valid then.
+
+    Args:
+        potential: a `Potential`.
+        structure: where to start (before replication).
+        ensemble: section of the config.
+        simulation: section of the config.
+        output: directory of the files; made where it does not exist.
+        momenta: of the structure's atoms, sqrt(amu eV); used by `velocities: structure`.
+        resume: a restart file; the simulation goes on from it up to `num_steps`, bit for bit as
+            if it had never stopped, and files go on where they stood.
+        show_progress: whether to show a progress bar.
+
+    Raises:
+        UserError: for an unknown element, an impossible cell, atoms at one place, missing momenta
+            or a restart file of another system.
+    """
+    output = Path(output)
+    start = _initial_momenta(structure, simulation, ensemble, momenta)
+    structure = replicate(structure, simulation.supercell)
+    system = prepare(potential, structure, simulation.precision, simulation.skin, simulation.block)
+    integrator = ensembles.build(ensemble, simulation.timestep, structure.num_atoms, system.dtype)
+    compiled = dynamics.build(
+        system.predict, integrator, system.template, simulation.chunk_length, system.grade_fn
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    state, header = _first_state(system, compiled, start, simulation, ensemble, resume)
+    outputs = _open(output, simulation, header)
+    simulator = _Simulator(system, compiled, ensemble, simulation, output, outputs)
+    try:
+        if header is None:
+            simulator.write_frame(state)
+        with StopRequest() as stop, Progress(simulation, structure, show_progress) as progress:
+            return simulator.run(state, stop, progress)
+    finally:
+        outputs.thermo.close()
+        if outputs.trajectory is not None:
+            outputs.trajectory.close()
+        if importlib.util.find_spec("matplotlib") is not None:
+            thermo.plot(output / "thermo.jsonl", output / "thermo.png")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Simulator:
+    """The loop over chunks; holds what does not change along it."""
+
+    system: System
+    compiled: dynamics.Dynamics
+    ensemble: EnsembleConfig
+    config: SimulationConfig
+    output: Path
+    outputs: _Outputs
+
+    def run(self, state: DynamicsState, stop: StopRequest, progress: Progress) -> SimulationResult:
+        limits, growths, code = self._limits(), 0, Stop.NONE
+        step = int(state.step)
+        while step < self.config.num_steps and code == Stop.NONE and stop.signal is None:
+            length = self.config.chunk_length
+            count = min(length - step % length, self.config.num_steps - step)
+            started = time.perf_counter()
+            chunk, grown = dynamics.advance_chunk(
+                self.compiled, self.system.variables, state, count, limits
+            )
+            state, growths, done = chunk.state, growths + grown, int(chunk.done)
+            code = Stop(int(chunk.stop))
+            self._write_chunk(chunk, step, code)
+            progress.update(done, time.perf_counter() - started, grown > 0)
+            previous, step = step, step + done
+            interval = self.config.restart_interval
+            if code == Stop.NONE and step // interval > previous // interval:
+                self._save(state)
+        if code == Stop.NONE:
+            self._save(state)
+        frame = self.frame(state)
+        return SimulationResult(
+            structure=frame.structure,
+            momenta=frame.momenta,
+            steps=step,
+            stop_reason=self._reason(code, state),
+            growths=growths,
+            compile_seconds=progress.compile_seconds,
+            microseconds_per_atom_step=progress.microseconds_per_atom_step,
+            nanoseconds_per_day=progress.nanoseconds_per_day,
+            interrupted=stop.signal,
+        )
+
+    def write_frame(self, state: DynamicsState) -> None:
+        if self.outputs.trajectory is not None:
+            self.outputs.trajectory.write(self.frame(state))
+
+    def frame(self, state: DynamicsState) -> trajectory.Frame:
+        system, integrator = self.system, state.integrator
+        cell = system.structure.cell
+        positions = np.asarray(integrator.position, np.float64) + np.asarray(state.images) @ cell
+        labels = StructureLabels(
+            energy=float(state.energy) + system.reference_energy,
+            forces=np.asarray(integrator.force, np.float64),
+            stress=None
+            if system.volume is None
+            else -np.asarray(state.virial, np.float64) / system.volume,
+        )
+        step = int(state.step)
+        return trajectory.Frame(
+            dataclasses.replace(system.structure, positions=positions, labels=labels),
+            np.asarray(integrator.momentum, np.float64),
+            step,
+            step * self.config.timestep,
+        )
+
+    def _limits(self) -> Limits:
+        safety = self.config.safety
+        if safety.max_grade is not None and self.system.grade_fn is None:
+            raise UserError(
+                "simulation.safety.max_grade: this potential has no extrapolation grade; remove "
+                "the key."
+            )
+        grade = np.inf if safety.max_grade is None else safety.max_grade
+        limits = (safety.max_temperature, safety.min_distance, grade, 0.0)
+        return Limits(*(self.system.dtype.type(value) for value in limits))
+
+    def _write_chunk(self, chunk: Chunk, step: int, code: Stop) -> None:
+        lines = thermo.thermo_lines(
+            chunk.records,
+            step + 1,
+            int(chunk.done),
+            self.config.thermo_interval,
+            timestep=self.config.timestep,
+            degrees_of_freedom=self.compiled.degrees_of_freedom,
+            reference_energy=self.system.reference_energy,
+            volume=self.system.volume,
+        )
+        self.outputs.thermo.write(lines)
+        interval = self.config.trajectory_interval
+        if code != Stop.NONE:
+            offending = trajectory.format_frame(self.frame(chunk.state))
+            (self.output / "stopped.extxyz").write_text(offending, encoding="utf-8")
+        elif interval and (step + int(chunk.done)) % interval == 0:
+            self.write_frame(chunk.state)
+
+    def _save(self, state: DynamicsState) -> None:
+        writer = self.outputs.trajectory
+        header = restart.Restart(
+            kind=self.ensemble.kind,
+            capacity=state.neighbors.capacity,
+            skin=self.config.skin,
+            trajectory_mark=None if writer is None else writer.mark(),
+            thermo_mark=self.outputs.thermo.mark(),
+        )
+        restart.save(self.output / "restart.npz", state, header)
+
+    def _reason(self, code: Stop, state: DynamicsState) -> str:
+        if code == Stop.NONE:
+            return ""
+        kinetic = ensembles.kinetic_energy(state.integrator.momentum, state.integrator.mass)
+        kelvin = float(dynamics.temperature(kinetic, self.compiled.degrees_of_freedom))
+        safety = self.config.safety
+        what = {
+            Stop.TEMPERATURE: f"the temperature reached {kelvin:.0f} K "
+            f"(safety.max_temperature: {safety.max_temperature:g} K)",
+            Stop.DISTANCE: f"two atoms came within {float(state.shortest):.3f} Å "
+            f"(safety.min_distance: {safety.min_distance:g} Å)",
+            Stop.NOT_FINITE: "the energy is no longer finite",
+            Stop.GRADE: f"the extrapolation grade reached {float(state.grade):.2f} "
+            f"(safety.max_grade: {safety.max_grade})",
+        }[code]
+        return f"step {int(state.step)}: {what}; the frame is in {self.output / 'stopped.extxyz'}"
+
+
+def _initial_momenta(structure, simulation, ensemble, momenta) -> Callable[[System], Momenta]:
+    if simulation.velocities == "structure" and momenta is None:
+        raise UserError(
+            f"simulation.velocities: got 'structure', but {structure.name or 'the structure'} has "
+            "no momenta; expected a frame with a `momenta` column. Use 'maxwell' or 'zero'."
+        )
+    kelvin = simulation.initial_temperature
+    kelvin = ensemble.temperature if kelvin is None else kelvin
+
+    def draw(system: System) -> Momenta:
+        if simulation.velocities == "structure":
+            return np.tile(momenta, (int(np.prod(simulation.supercell)), 1))
+        if simulation.velocities == "zero":
+            return np.zeros(system.structure.positions.shape)
+        return ensembles.maxwell_boltzmann(simulation.seed, system.masses, kelvin)
+
+    return draw
+
+
+def _first_state(system, compiled, start, simulation, ensemble, resume):
+    neighbors = system.neighbors
+    header = None
+    if resume is not None:
+        header = restart.read_header(Path(resume))
+        if (header.kind, header.skin) != (ensemble.kind, simulation.skin):
+            raise UserError(
+                f"{resume}: got a restart of {header.kind} with skin {header.skin} Å; the config "
+                f"says {ensemble.kind} and {simulation.skin} Å. Use the config it was written with."
+            )
+        neighbors = system.with_capacity(header.capacity)
+    arguments = (
+        system.variables,
+        jax.random.PRNGKey(simulation.seed),
+        np.asarray(start(system), system.dtype),
+        np.asarray(system.masses[:, None], system.dtype),
+        neighbors,
+        system.images,
+    )
+    if resume is None:
+        return compiled.init(*arguments), None
+    shapes = jax.eval_shape(compiled.init, *arguments)
+    return restart.read_state(Path(resume), shapes), header
+
+
+def _open(output: Path, simulation: SimulationConfig, header) -> _Outputs:
+    thermo_mark = None if header is None else header.thermo_mark
+    writer = None
+    if simulation.trajectory_interval:
+        path = output / f"trajectory.{simulation.trajectory_format}"
+        writer = trajectory.open_writer(path, None if header is None else header.trajectory_mark)
+    return _Outputs(writer, thermo.ThermoWriter(output / "thermo.jsonl", thermo_mark))

@@ -1,0 +1,142 @@
+"""A structure and a potential made ready for the device: graph, list, masses, energies."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from mlip_jax import elements, models
+from mlip_jax.config import UserError
+from mlip_jax.data.collate import make_graph
+from mlip_jax.data.structure import Structure, StructureLabels
+from mlip_jax.graph import AtomicGraph
+from mlip_jax.neighbors import device
+from mlip_jax.neighbors.device import Capacity, DeviceNeighbors
+from mlip_jax.neighbors.host import wrap
+from mlip_jax.potential import Potential, PredictFn, predict_fn
+from mlip_jax.simulate.dynamics import GradeFn
+from mlip_jax.simulate.settings import dtype_of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class System:
+    """What a simulation of one structure needs.
+
+    Attributes:
+        structure: on the host.
+        predict: `(variables, graph) -> Prediction`.
+        variables: of the model, in the precision of the simulation.
+        template: graph of the structure; its rows do not matter.
+        neighbors: a list with a skin, built at the structure's positions wrapped into the cell.
+        images: n with positions = wrapped positions + n @ cell.
+        masses: amu.
+        reference_energy: eV, sum over atoms; a constant, added on the host.
+        volume: Å^3, where all directions are periodic.
+        dtype: of positions.
+        grade_fn: extrapolation grades, where the model has them.
+    """
+
+    structure: Structure
+    predict: PredictFn
+    variables: Any
+    template: AtomicGraph
+    neighbors: DeviceNeighbors
+    images: Int[np.ndarray, "atoms 3"]
+    masses: Float[np.ndarray, " atoms"]
+    reference_energy: float
+    volume: float | None
+    dtype: np.dtype
+    grade_fn: GradeFn | None
+
+    def with_capacity(self, capacity: Capacity) -> DeviceNeighbors:
+        """The list with other sizes."""
+        return device.with_capacity(self.neighbors, capacity)
+
+
+def prepare(
+    potential: Potential, structure: Structure, precision: str, skin: float, block: int = 0
+) -> System:
+    """Makes a structure and a potential ready.
+
+    Args:
+        potential: the potential.
+        structure: in any cell, or none.
+        precision: `float32` or `float64`.
+        skin: Å, of the neighbour list.
+        block: atoms processed at a time (see `AtomicGraph`).
+
+    Raises:
+        UserError: for an unknown element, an impossible cell, atoms at one place, or float64 where
+            jax is limited to 32 bits.
+    """
+    dtype = dtype_of(precision)
+    where = structure.name or "structure"
+    try:
+        elements.check_species(structure.atomic_numbers, potential.species, where)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    needs = models.requirements(potential.model)
+    cell, pbc = structure.cell, np.asarray(structure.pbc, dtype=bool)
+    template = make_graph(
+        structure,
+        needs.cutoff,
+        prefix_cutoffs=needs.prefix_cutoffs,
+        dtype=dtype,
+        reverse=needs.reverse,
+        block=block,
+    )
+    wrapped, images = wrap(structure.positions, cell, pbc)
+    neighbors = device.allocate(
+        wrapped, cell, pbc, needs.cutoff, skin, prefix_cutoffs=needs.prefix_cutoffs, dtype=dtype
+    )
+    return System(
+        structure=dataclasses.replace(structure, labels=StructureLabels()),
+        predict=predict_fn(potential.model),
+        variables=cast_variables(potential.variables, dtype),
+        template=template,
+        neighbors=neighbors,
+        images=images.astype(np.int32),
+        masses=np.array(elements.MASSES)[structure.atomic_numbers],
+        reference_energy=float(potential.reference_energy(structure.atomic_numbers).sum()),
+        volume=float(abs(np.linalg.det(cell))) if pbc.all() else None,
+        dtype=dtype,
+        grade_fn=getattr(potential.model, "extrapolation_grade", None),
+    )
+
+
+def cast_variables(variables: Any, dtype: np.dtype) -> Any:
+    """Variables with their floating-point arrays in one precision."""
+
+    def cast(leaf: Any) -> Any:
+        array = np.asarray(leaf)
+        return array.astype(dtype) if np.issubdtype(array.dtype, np.floating) else array
+
+    return jax.tree.map(cast, variables)
+
+
+def replicate(structure: Structure, copies: tuple[int, int, int]) -> Structure:
+    """A supercell, without labels.
+
+    Raises:
+        UserError: for copies along a direction that is not periodic.
+    """
+    numbers = np.array(copies)
+    if np.all(numbers == 1):
+        return structure
+    if np.any((numbers > 1) & ~np.asarray(structure.pbc)):
+        raise UserError(
+            f"supercell: got {list(copies)} copies, but only the directions "
+            f"{np.asarray(structure.pbc).tolist()} are periodic; expected 1 elsewhere."
+        )
+    steps = np.stack(np.meshgrid(*[np.arange(n) for n in numbers], indexing="ij"), axis=-1)
+    steps = steps.reshape(-1, 1, 3)
+    return dataclasses.replace(
+        structure,
+        atomic_numbers=np.tile(structure.atomic_numbers, len(steps)),
+        positions=(structure.positions[None] + steps @ structure.cell).reshape(-1, 3),
+        cell=structure.cell * numbers[:, None],
+        spins=None if structure.spins is None else np.tile(structure.spins, (len(steps), 1)),
+        labels=StructureLabels(),
+    )

@@ -1,0 +1,148 @@
+"""Frames streamed to extended XYZ or ASE's `.traj`, and a start from any frame of such a file."""
+
+import dataclasses
+import itertools
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from mlip_jax.config import UserError
+from mlip_jax.data.formats import LabelKeys, extxyz
+from mlip_jax.data.formats.labels import to_structure
+from mlip_jax.data.structure import Structure, StructureLabels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frame:
+    """One moment of a simulation.
+
+    Attributes:
+        structure: with unwrapped positions, and energy, forces and stress as labels.
+        momenta: sqrt(amu eV), as in ASE.
+        step: steps since the start.
+        time: fs.
+    """
+
+    structure: Structure
+    momenta: Float[np.ndarray, "atoms 3"]
+    step: int
+    time: float
+
+
+class TrajectoryWriter(Protocol):
+    """A file that grows by frames and is valid after each of them."""
+
+    def write(self, frame: Frame) -> None:
+        """Appends a frame."""
+        ...
+
+    def mark(self) -> int:
+        """A position in the file to which `open_writer` can return."""
+        ...
+
+    def close(self) -> None:
+        """Closes the file."""
+        ...
+
+
+def open_writer(path: Path, mark: int | None = None) -> TrajectoryWriter:
+    """Opens a trajectory by its ending, `.extxyz` or `.traj`.
+
+    Args:
+        path: the file.
+        mark: goes on there and discards what follows; `None` starts the file anew.
+    """
+    return _AseWriter(path, mark) if path.suffix == ".traj" else _ExtxyzWriter(path, mark)
+
+
+def format_frame(frame: Frame) -> str:
+    """A frame as extended XYZ."""
+    info = {"step": frame.step, "time": frame.time}
+    return extxyz.format_frame(frame.structure, info, {"momenta": frame.momenta})
+
+
+def read_frame(
+    path: Path | str, index: int = -1
+) -> tuple[Structure, Float[np.ndarray, "atoms 3"] | None]:
+    """Reads one frame, without labels, and its momenta [sqrt(amu eV)] where it has them.
+
+    Args:
+        path: extended XYZ, or any file of structures that ASE reads.
+        index: number of the frame; negative ones count from the end.
+
+    Raises:
+        UserError: for a missing or damaged file, or a frame that it does not have.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file (working directory: {Path.cwd()}). Check the path.")
+    records = list(itertools.islice(_records(path), None if index < 0 else index + 1))
+    if not -len(records) <= index < len(records):
+        raise UserError(
+            f"{path}: got frame {index}, but the file has {len(records)} frames; choose another."
+        )
+    record = records[index]
+    momenta = record.arrays.get("momenta")
+    structure = dataclasses.replace(to_structure(record, LabelKeys()), labels=StructureLabels())
+    return structure, None if momenta is None else np.asarray(momenta, dtype=np.float64)
+
+
+def _records(path: Path):
+    if {".xyz", ".extxyz"} & {suffix.lower() for suffix in path.suffixes}:
+        return extxyz.read_records(path)
+    from mlip_jax.data.formats import ase_files
+
+    return ase_files.read_records(path)
+
+
+class _ExtxyzWriter:
+    def __init__(self, path: Path, mark: int | None):
+        if mark is not None:
+            os.truncate(path, mark)
+        self._file = path.open("w" if mark is None else "a", encoding="utf-8")
+
+    def write(self, frame: Frame) -> None:
+        self._file.write(format_frame(frame))
+        self._file.flush()
+
+    def mark(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _AseWriter:
+    def __init__(self, path: Path, mark: int | None):
+        from ase.io.trajectory import Trajectory
+
+        kept: list[Any] = []
+        if mark is not None:
+            previous: Any = Trajectory(path)
+            kept = [previous[number] for number in range(mark)]
+            previous.close()
+        self._trajectory: Any = Trajectory(path, "w")
+        self._frames = 0
+        for atoms in kept:
+            self._write(atoms)
+
+    def write(self, frame: Frame) -> None:
+        from mlip_jax.data.formats.ase_files import to_atoms
+
+        atoms = to_atoms(frame.structure)
+        atoms.set_momenta(frame.momenta, apply_constraint=False)
+        atoms.info.update(step=frame.step, time=frame.time)
+        self._write(atoms)
+
+    def _write(self, atoms) -> None:
+        self._trajectory.write(atoms)
+        self._frames += 1
+
+    def mark(self) -> int:
+        return self._frames
+
+    def close(self) -> None:
+        self._trajectory.close()
