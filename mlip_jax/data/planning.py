@@ -63,7 +63,7 @@ class BatchPlan:
         bucket: the shape of each sub-batch.
     """
 
-    members: tuple[Int[np.ndarray, " members"], ...]
+    members: tuple[Int[np.ndarray, " _"], ...]
     bucket: Bucket
 
 
