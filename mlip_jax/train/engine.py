@@ -12,8 +12,9 @@ from jaxtyping import Float
 
 from mlip_jax.data.batching import Batch, BatchSource
 from mlip_jax.data.structure import Structure
+from mlip_jax.inference import require_precision
 from mlip_jax.potential import Variables, predict_fn
-from mlip_jax.train import memory, settings, stream
+from mlip_jax.train import memory, stream
 from mlip_jax.train import optimizer as optimizers
 from mlip_jax.train import step as steps
 from mlip_jax.train.loss import LossConfig, Sums
@@ -80,7 +81,7 @@ def build(task: Task) -> Engine:
     Raises:
         UserError: for devices, precision or groups that do not go with the task.
     """
-    settings.require_precision(task.training.precision)
+    require_precision(task.training.precision)
     mesh = _mesh(task.train)
     valid_mesh = mesh if task.valid is None else _mesh(task.valid)
     per_epoch = task.train.num_batches()
@@ -129,7 +130,8 @@ def take_step(
 
 def validate(engine: Engine, state: TrainState) -> Sums:
     """Sums of errors over the validation data, with the parameters that would be saved."""
-    assert engine.task.valid is not None and engine.valid_batches is not None
+    assert engine.task.valid is not None
+    assert engine.valid_batches is not None
     placement = steps.replicated(engine.valid_mesh)
     params, constants = jax.device_put(
         (steps.eval_params(engine.optimizer, state), engine.constants), placement

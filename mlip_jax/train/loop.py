@@ -89,8 +89,10 @@ def train(task: Task, output: Path, *, resume: bool = False, progress: bool = Tr
         NonFiniteError: where a loss or gradient is not finite; the batch is saved.
         UserError: where the largest batch does not fit into memory, or the disk is full.
     """
-    ready = engine.build(task)
     found = checkpoint.latest(output / "checkpoints") if resume else None
+    if found is not None:
+        task = _with_constants(task, found)
+    ready = engine.build(task)
     run = _begin(ready, found)
     needed = 0 if run.position.stopped else engine.check_memory(ready, run.state)
     stopped = run.position.stopped
@@ -113,8 +115,15 @@ def train(task: Task, output: Path, *, resume: bool = False, progress: bool = Tr
         sinks.metrics.close()
         if sinks.board is not None:
             sinks.board.close()
-    variables = {**task.variables, "params": run.best}
+    variables = {**steps.copy_to_host(ready.constants), "params": run.best}
     return Outcome(variables, run.position, stopped, len(ready.step), needed)
+
+
+def _with_constants(task: Task, found: Path) -> Task:
+    """The task with the untrained variables that the checkpoint was written with."""
+    constants = steps.constants_of(task.variables)
+    stored = checkpoint.load_tree(found, "constants", constants)
+    return task._replace(variables={**task.variables, **stored})
 
 
 def _begin(ready: Engine, found: Path | None) -> _Run:
@@ -289,7 +298,8 @@ def _save(ready: Engine, run: _Run, sinks: _Sinks) -> None:
         seconds=run.seconds(),
         compile_seconds=run.position.compile_seconds + _compiling(ready),
     )
-    checkpoint.save(sinks.checkpoints, position, {"state": run.state, "best": run.best})
+    trees = {"state": run.state, "best": run.best, "constants": ready.constants}
+    checkpoint.save(sinks.checkpoints, position, trees)
     run.saved = time.perf_counter()
 
 

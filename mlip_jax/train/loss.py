@@ -1,7 +1,7 @@
 """The loss and the errors of a batch, as sums of numerators and counts of labels.
 
-A mean is taken once, at the end, as the sum of numerators over the number of labels, so that it does
-not depend on how structures were dealt to batches or devices: there is never a mean of means.
+A mean is taken once, at the end, as the sum of numerators over the number of labels, so that it
+does not depend on how structures were dealt to batches or devices: never a mean of means.
 """
 
 import dataclasses
@@ -111,13 +111,13 @@ class Sums(NamedTuple):
         loss: sum of `w ρ(e)`.
         absolute: sum of |e|, in the unit of the property.
         squared: sum of e².
-        count: number of labels (components).
+        labels: number of labels (components).
     """
 
     loss: Float[Array | np.ndarray, " properties"]
     absolute: Float[Array | np.ndarray, " properties"]
     squared: Float[Array | np.ndarray, " properties"]
-    count: Float[Array | np.ndarray, " properties"]
+    labels: Float[Array | np.ndarray, " properties"]
 
     @staticmethod
     def zeros() -> "Sums":
@@ -175,10 +175,10 @@ def loss(
 
 def metrics(sums: Sums, weights: Float[np.ndarray, " properties"]) -> dict[str, float]:
     """Loss, MAE and RMSE (as `forces_mae` …) of sums on the host, for properties with labels."""
-    count = np.maximum(sums.count, 1)
+    count = np.maximum(sums.labels, 1)
     result = {"loss": float(np.sum(np.asarray(weights, np.float64) * sums.loss / count))}
     for index, name in enumerate(PROPERTIES):
-        if sums.count[index] > 0:
+        if sums.labels[index] > 0:
             result[f"{name}_mae"] = float(sums.absolute[index] / count[index])
             result[f"{name}_rmse"] = float(np.sqrt(sums.squared[index] / count[index]))
     return result

@@ -1,8 +1,9 @@
 """How much memory a compiled step needs, compared with what there is, before the first step."""
 
 from pathlib import Path
+from typing import Any
 
-import jax
+from jax.stages import Compiled
 
 from mlip_jax.config import UserError
 
@@ -10,7 +11,7 @@ USABLE = 0.9
 """Share of the available memory that a step may take; the rest is for other allocations."""
 
 
-def required_bytes(program: jax.stages.Compiled) -> int:
+def required_bytes(program: Compiled) -> int:
     """Bytes that a compiled program holds while it runs: arguments, results and temporaries."""
     analysis = program.memory_analysis()
     if analysis is None:
@@ -24,7 +25,7 @@ def required_bytes(program: jax.stages.Compiled) -> int:
     )
 
 
-def available_bytes(device: jax.Device) -> int | None:
+def available_bytes(device: Any) -> int | None:
     """Free memory of a device (of the machine, for a CPU), or None where it cannot be told."""
     if device.platform != "cpu":
         statistics = device.memory_stats() or {}

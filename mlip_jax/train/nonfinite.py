@@ -33,7 +33,7 @@ def stop(
         jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(batch)
     }
-    np.savez_compressed(stem.with_suffix(".npz"), **arrays)
+    np.savez_compressed(stem.with_suffix(".npz"), **arrays)  # pyright: ignore[reportArgumentType]
     formats.write(stem.with_suffix(".extxyz"), list(structures))
     names = [s.name for s in structures if s.name][:4]
     return NonFiniteError(

@@ -4,7 +4,6 @@ import dataclasses
 from typing import Annotated, Literal
 
 import jax
-import numpy as np
 from pydantic import Field
 
 from mlip_jax.config import UserError
@@ -27,7 +26,7 @@ class TrainingConfig:
         batch_size: structures in a step, over all devices.
         valid_batch_size: structures in a batch of validation; `batch_size` where not given.
         seed: of the parameters and of the order of the structures.
-        precision: of the computation; float64 needs x64, see `require_precision`.
+        precision: of the computation; float64 needs x64, see `inference.require_precision`.
         ema: decay of the exponential moving average of the parameters, which is evaluated and
             saved in their place; none where null.
         valid_interval: epochs from one validation to the next.
@@ -69,23 +68,8 @@ class TrainingConfig:
             )
         if self.devices is not None and self.batch_size % self.devices:
             raise UserError(
-                f"batch_size: got {self.batch_size} for {self.devices} devices; expected a multiple."
+                f"batch_size: got {self.batch_size}; expected a multiple of {self.devices} devices."
             )
-
-
-def require_precision(precision: str) -> np.dtype:
-    """The dtype of a precision.
-
-    Raises:
-        UserError: for float64 while x64 is off.
-    """
-    if precision == "float64" and not jax.config.read("jax_enable_x64"):
-        raise UserError(
-            "precision: got float64 while 64-bit arithmetic is off. Call "
-            'jax.config.update("jax_enable_x64", True) first (the command line does), '
-            "or set precision: float32."
-        )
-    return np.dtype(precision)
 
 
 def count_devices(config: TrainingConfig) -> int:

@@ -107,7 +107,7 @@ def step_fn(
             updates = jax.tree.map(lambda u: u * scale.astype(u.dtype), updates)
         params = optax.apply_updates(state.params, updates)
         average = None if ema is None else _average(state.ema, params, ema, state.step)
-        report = StepReport(value, optax.global_norm(gradient), sums)
+        report = StepReport(value, _norm(gradient), sums)
         return TrainState(params, opt_state, average, state.plateau, state.step + 1), report
 
     return _over_devices(step, mesh, batch_argument=2, arguments=4)
@@ -171,6 +171,11 @@ def copy_to_host(tree: Any) -> Any:
 def constants_of(variables: Mapping[str, Any]) -> dict[str, Any]:
     """The collections of a model's variables that are not trained."""
     return {name: tree for name, tree in variables.items() if name != "params"}
+
+
+def _norm(tree):
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares))
 
 
 def _average(average, params, decay: float, step):

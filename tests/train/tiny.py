@@ -39,7 +39,7 @@ class Tiny(nn.Module):
 
 
 def structures(count=12, seed=0, missing=()):
-    """Rattled crystals with the labels of Σ (1 - r/c)^3 / 2; `missing` lists label names by index."""
+    """Rattled crystals with random labels; `missing` lists (index, names of labels left out)."""
     generator = np.random.default_rng(seed)
     result = []
     for index in range(count):
