@@ -1,4 +1,4 @@
-"""Symmetry functions as descriptors: an explicit list, or a grid from the cutoff and a resolution."""
+"""Symmetry functions as descriptors: a list of them, or a grid from a cutoff and a resolution."""
 
 from collections.abc import Sequence
 
@@ -91,7 +91,7 @@ class ACSF(nn.Module):
 
 
 def radial_grid(number: int, inner: float, cutoff: float) -> tuple[Radial, ...]:
-    """`number` Gaussians at equal distances from `inner` to below `cutoff` [Å], η = 1/(2 spacing²)."""
+    """Gaussians at equal distances from `inner` to below `cutoff` [Å], with η = 1/(2 spacing²)."""
     spacing = (cutoff - inner) / max(number, 1)
     eta = 0.5 / spacing**2
     return tuple(Radial(eta, inner + n * spacing, cutoff) for n in range(number))

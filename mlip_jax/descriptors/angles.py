@@ -8,6 +8,9 @@ angular function z = (λ, ζ), each unordered pair of neighbours once,
 where the factor in brackets belongs to narrow functions; Behler (2011), eqs. 9 and 10.
 """
 
+import functools
+import math
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -26,38 +29,47 @@ def harmonics(
 ) -> Float[Array, "atoms harmonics neighbors"]:
     """Real spherical harmonics with `Σ_m Y_lm(a) Y_lm(b) = P_l(a · b)`.
 
-    Polynomials of the components of a unit vector: no angle is formed and every derivative is
-    finite. Recursion of the associated Legendre functions at fixed m; Press et al. (2007), eq. 6.7.9.
+    `Y_lm = N_lm P_l^(m)(z) Re (x + i y)^m`, and Im for negative m, with the m-th derivative of the
+    Legendre polynomial expanded in Chebyshev polynomials: two products with constant matrices, no
+    angle, and every derivative finite. Rounding grows with l (some 20 ulp at l = 8, 100 at l = 12).
 
     Args:
         units: unit vectors.
         degree: highest l.
 
     Returns:
-        `(degree + 1)²` functions: for each l, first m = 0 … l (cosines), then m = 1 … l (sines).
+        `(degree + 1)²` functions: for each l, first m = 0 … l, then m = -1 … -l.
     """
     x, y, z = (units[..., i] for i in range(3))
-    cosines, sines = [jnp.ones_like(x)], [jnp.zeros_like(x)]
+    chebyshev, cosines, sines = [jnp.ones_like(z), z], [jnp.ones_like(x)], [jnp.zeros_like(x)]
     for _ in range(degree):
         c, s = cosines[-1], sines[-1]
         cosines.append(x * c - y * s)
         sines.append(x * s + y * c)
-    cosine, sine = jnp.stack(cosines, axis=1), jnp.stack(sines, axis=1)
+        chebyshev.append(2.0 * z * chebyshev[-1] - chebyshev[-2])
+    polar, azimuthal = (jnp.asarray(m, units.dtype) for m in _harmonic_matrices(degree))
+    heights = jnp.stack(chebyshev[: degree + 1], axis=1)
+    turns = jnp.stack(cosines + sines[1:], axis=1)
+    return jnp.einsum("ipj,ph->ihj", heights, polar, precision="highest") * jnp.einsum(
+        "iqj,qh->ihj", turns, azimuthal, precision="highest"
+    )
 
-    z = z[:, None, :]
-    diagonal = jnp.ones_like(z)
-    rows = [diagonal]
-    previous, legendre = diagonal[:, :0], diagonal
-    for l in range(1, degree + 1):
-        m = np.arange(l)[None, :, None]
-        root = np.sqrt((l - m) * (l + m))
-        upper = jnp.asarray((2 * l - 1) / root, z.dtype) * z * legendre
-        lower = jnp.asarray(np.sqrt((l + m - 1) * (l - m - 1)) / root, z.dtype)[:, :-1] * previous
-        diagonal = diagonal * float(np.sqrt((2 * l - 1) / (2 * l)) * (np.sqrt(2) if l == 1 else 1))
-        previous = legendre
-        legendre = jnp.concatenate([upper[:, :-1] - lower, upper[:, -1:], diagonal], axis=1)
-        rows += [legendre * cosine[:, : l + 1], legendre[:, 1:] * sine[:, 1 : l + 1]]
-    return jnp.concatenate(rows, axis=1)
+
+@functools.cache
+def _harmonic_matrices(degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """Chebyshev coefficients of the polar factors, and which azimuthal factor belongs to each."""
+    columns = [(l, m) for l in range(degree + 1) for m in (*range(l + 1), *range(-1, -l - 1, -1))]
+    polar = np.zeros((degree + 1, len(columns)))
+    azimuthal = np.zeros((2 * degree + 1, len(columns)))
+    for column, (l, m) in enumerate(columns):
+        order = abs(m)
+        ratio = math.factorial(l - order) / math.factorial(l + order)
+        derivative = np.polynomial.Legendre.basis(l).deriv(order)
+        coefficients = np.polynomial.chebyshev.chebinterpolate(derivative, l - order)
+        norm = math.sqrt((2.0 if order else 1.0) * ratio)
+        polar[: len(coefficients), column] = norm * coefficients
+        azimuthal[order if m >= 0 else degree + order, column] = 1.0
+    return polar, azimuthal
 
 
 def legendre_coefficients(shapes: AngularShapes, degree: int) -> np.ndarray:
@@ -82,9 +94,9 @@ def wide_from_moments(
 ) -> Float[Array, "atoms pairs weights shapes"]:
     """Wide functions of integer ζ from moments of the neighbour density; no pairs are formed.
 
-    With `M_e,a,lm = Σ_(j of e) w_a(r_ij) Y_lm(r_ij)` the sum over all j and k of a polynomial of the
-    cosine is `Σ_l c_l Σ_m M_e,a,lm M_f,a,lm`; for e = f the terms j = k are subtracted and the rest
-    halved. Cost and memory grow linearly with the number of neighbours.
+    With `M_e,a,lm = Σ_(j of e) w_a(r_ij) Y_lm(r_ij)` the sum over all j and k of a polynomial of
+    the cosine is `Σ_l c_l Σ_m M_e,a,lm M_f,a,lm`; for e = f the terms j = k are subtracted and the
+    rest halved. Cost and memory grow linearly with the number of neighbours.
 
     Args:
         units: unit vectors to the neighbours.
@@ -102,11 +114,12 @@ def wide_from_moments(
 
     basis = harmonics(units, degree)
     by_element = _by_element(weights, elements)
-    moments = jnp.einsum("imj,ijea->ieam", basis, by_element)
-    squares = jnp.einsum("ija,ije->iea", weights * weights, elements)
+    moments = jnp.einsum("ihj,ijea->ieah", basis, by_element, precision="highest")
+    squares = jnp.einsum("ija,ije->iea", weights * weights, elements, precision="highest")
     sums = []
     for e, f in element_pairs(num_elements):
-        total = (moments[:, e] * moments[:, f]) @ per_harmonic
+        products = moments[:, e] * moments[:, f]
+        total = jnp.einsum("iah,hz->iaz", products, per_harmonic, precision="highest")
         if e == f:
             total = 0.5 * (total - squares[:, e, :, None] * at_zero_angle[None, None, :])
         sums.append(total)
@@ -132,7 +145,7 @@ def from_triplets(
         shapes: (λ, ζ).
     """
     units = vectors / distances[..., None]
-    cosines = jnp.einsum("ijd,ikd->ijk", units, units)
+    cosines = jnp.einsum("ijd,ikd->ijk", units, units, precision="highest")
     functions = jnp.stack([_power(cosines, lam, zeta) for lam, zeta in shapes], axis=-1)
     products = weights[:, :, None, :] * weights[:, None, :, :]
     if third is not None:
@@ -142,7 +155,11 @@ def from_triplets(
     for e, f in element_pairs(elements.shape[-1]):
         chosen = distinct[None] * elements[:, :, None, e] * elements[:, None, :, f]
         chosen = 0.5 * chosen if e == f else chosen
-        sums.append(jnp.einsum("ijka,ijkz->iaz", products * chosen[..., None], functions))
+        sums.append(
+            jnp.einsum(
+                "ijka,ijkz->iaz", products * chosen[..., None], functions, precision="highest"
+            )
+        )
     return jnp.stack(sums, axis=1)
 
 

@@ -25,8 +25,8 @@ EnvelopeName = Literal["cosine", "tanh_cubed", "polynomial"]
 Weight = tuple[float, float, float]
 """The radial part (η, r_s, cutoff) of a function."""
 
-_MAX_DEGREE = 20
-"""Above this ζ forming the pairs is cheaper than (ζ + 1)² moments."""
+_MAX_DEGREE = 12
+"""Above this ζ the (ζ + 1)² moments cost more, and round worse, than forming the pairs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,9 @@ def radial_weights(
 def _radial_features(vectors, elements, functions: tuple[Radial, ...], species, envelope) -> Array:
     weights = tuple(dict.fromkeys((f.eta, f.r_shift, f.cutoff) for f in functions))
     values = radial_weights(safe_norm(vectors), weights, envelope)
-    table = jnp.einsum("ijw,ije->iwe", values, elements).reshape((values.shape[0], -1))
+    table = jnp.einsum("ijw,ije->iwe", values, elements, precision="highest").reshape(
+        (values.shape[0], -1)
+    )
     columns = []
     for f in functions:
         first = weights.index((f.eta, f.r_shift, f.cutoff)) * len(species)
@@ -206,9 +208,9 @@ def _angular_columns(groups: list[_Group], functions: tuple[Angular, ...], speci
 
 
 def _select(table: Array, columns: list[int]) -> Array:
-    """Columns of a table, as a product with a 0/1 matrix: its transpose is a product, no scatter."""
+    """Columns of a table, by a 0/1 matrix, whose transpose is a product and no scatter."""
     if columns == list(range(table.shape[1])):
         return table
     matrix = np.zeros((table.shape[1], len(columns)))
     matrix[columns, np.arange(len(columns))] = 1.0
-    return table @ jnp.asarray(matrix, table.dtype)
+    return jnp.matmul(table, jnp.asarray(matrix, table.dtype), precision="highest")

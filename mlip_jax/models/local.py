@@ -1,7 +1,7 @@
 """Local models: a descriptor of each atom's environment times a regressor.
 
-A descriptor is a linen module without parameters, `descriptor(graph) -> [atoms, features]`, with the
-attributes `species` and `cutoff` [Å]. A regressor is a linen module
+A descriptor is a linen module without parameters, `descriptor(graph) -> [atoms, features]`, with
+the attributes `species` and `cutoff` [Å]. A regressor is a linen module
 `regressor(features, element [atoms], elements) -> [atoms]`. Any descriptor goes with any regressor.
 """
 
@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from mlip_jax.config import UserError
 from mlip_jax.elements import species_index

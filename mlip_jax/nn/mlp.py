@@ -27,9 +27,9 @@ ACTIVATIONS: dict[str, Activation] = {
 class ElementMLP(nn.Module):
     """A network from the features of an atom to one number, with weights of its element.
 
-    Every layer holds one stack `[elements, in, out]`. All elements are evaluated for all atoms and
-    the atom's own is picked at the end: with narrow layers that costs less than a gather of weights,
-    whose transpose would be a scatter.
+    Every layer holds one stack `[elements, in, out]`. All networks are evaluated for all atoms and
+    the atom's own is picked at the end: narrow layers cost less than a gather of weights, whose
+    transpose is a scatter.
 
     Attributes:
         hidden: widths of the hidden layers.
