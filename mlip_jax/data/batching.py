@@ -1,6 +1,6 @@
 """Batches: padded graphs with their labels, built by number, so that a run can resume anywhere."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -159,17 +159,6 @@ class BatchSource:
             return parts[0]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
 
-    def batches(self, epoch: int, start: int = 0, *, prefetch: int = 4) -> Iterator[Batch]:
-        """Yields the batches of an epoch from number `start` on, built ahead in the background."""
-        import grain
-
-        if start >= self.num_batches(epoch):
-            return
-        self.plan(epoch)
-        dataset = grain.MapDataset.source(_Epoch(self, epoch, start))
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
-        yield from dataset.to_iter_dataset(options)
-
     def plan(self, epoch: int) -> list[BatchPlan]:
         """The plan of an epoch: indices of structures and the shape, batch by batch."""
         planned = self._planned
@@ -271,19 +260,6 @@ def reference_energy(
             "training data."
         )
     return float(sum(energies[int(z)] * c for z, c in zip(numbers, counts, strict=True)))
-
-
-class _Epoch:
-    """The rest of an epoch as the random-access source that grain asks for."""
-
-    def __init__(self, source: BatchSource, epoch: int, start: int):
-        self._source, self._epoch, self._start = source, epoch, start
-
-    def __len__(self) -> int:
-        return self._source.num_batches(self._epoch) - self._start
-
-    def __getitem__(self, index) -> Batch:
-        return self._source.batch(self._epoch, self._start + int(index))
 
 
 def _check_lists(lists: NeighborLists, requirements: Requirements) -> None:
