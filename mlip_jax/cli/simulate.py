@@ -1,0 +1,109 @@
+"""`md` and `relax`: a potential moves atoms."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlip_jax.cli import process, sections
+from mlip_jax.cli.process import Precision
+from mlip_jax.cli.use import PotentialArgument
+from mlip_jax.config import UserError
+
+
+def md(
+    config: Annotated[Path, typer.Argument(help="YAML config.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes, such as simulation.steps=1000.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Directory; else runs/NAME_OF_CONFIG.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on, bit for bit.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier files.")] = False,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Goes before simulation.precision.")
+    ] = None,
+) -> None:
+    """Run molecular dynamics: NVE, Langevin or Nosé-Hoover.
+
+    Writes the trajectory, `thermo.jsonl`, `thermo.png` and a restart file. Ctrl-C leaves all of
+    them complete. The config has the sections `potential` (a path), `structure` (`file`, `index`),
+    `ensemble` and `simulation`.
+
+    For example
+
+        mlip-jax md nvt.yaml
+
+        mlip-jax md nvt.yaml ensemble.temperature=600 simulation.duration=5000 -o runs/hot
+
+        mlip-jax md nvt.yaml simulation.duration=10000 --resume
+    """
+    changes = [*(overrides or ()), *([f"simulation.precision={precision}"] if precision else [])]
+    mapping = sections.load(config, changes, ("potential", *sections.MD))
+    parsed = {name: sections.parse(name, mapping.get(name)) for name in sections.MD}
+    simulation = parsed["simulation"]
+    process.prepare_jax(simulation.precision)
+    from mlip_jax import config as configs
+    from mlip_jax import storage
+    from mlip_jax.simulate import engine, trajectory
+
+    if not isinstance(mapping.get("potential"), str):
+        raise UserError(f"{config}: potential: missing; expected the directory of a potential.")
+    potential = storage.load(sections.find(Path(mapping["potential"]), config.parent, "potential"))
+    start = sections.find(parsed["structure"].file, config.parent, "structure.file")
+    structure, momenta = trajectory.read_frame(start, parsed["structure"].index)
+    output = Path("runs") / config.stem if output is None else output
+    restart = _restart_file(output, resume, overwrite)
+    output.mkdir(parents=True, exist_ok=True)
+    configs.dump_yaml({"potential": mapping["potential"], **parsed}, output / "config.yaml")
+    result = engine.run(
+        potential,
+        structure,
+        parsed["ensemble"],
+        simulation,
+        output,
+        momenta=momenta,
+        resume=restart,
+        show_progress=True,
+    )
+    typer.echo(
+        f"{result.steps} steps of {result.structure.num_atoms} atoms, "
+        f"{result.microseconds_per_atom_step:.1f} µs per atom and step, "
+        f"{result.nanoseconds_per_day:.2f} ns a day: {output}"
+    )
+    if result.stop_reason:
+        raise UserError(result.stop_reason)
+    if result.interrupted is not None:
+        raise typer.Exit(128 + result.interrupted)
+
+
+def relax(
+    potential: PotentialArgument,
+    structure: Annotated[Path, typer.Argument(help="File with the structure to start from.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the result.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Such as max_force=0.001. Repeatable."),
+    ] = None,
+    index: Annotated[int, typer.Option(help="Frame of the file.")] = -1,
+    precision: Annotated[Precision, typer.Option(help="Arithmetic.")] = Precision.float64,
+) -> None:
+    """Relax the positions of atoms in a fixed cell, with FIRE.
+
+    For example
+
+        mlip-jax relax runs/si/potential vacancy.extxyz -o relaxed.extxyz --set max_force=0.001
+    """
+
+
+def _restart_file(output: Path, resume: bool, overwrite: bool) -> Path | None:
+    """The restart file to go on from; refuses to write over an earlier simulation unasked."""
+    if resume:
+        return output / "restart.npz"
+    if (output / "thermo.jsonl").exists() and not overwrite:
+        raise UserError(
+            f"{output}: holds a simulation. Go on with --resume, write over it with --overwrite, "
+            "or choose another --output."
+        )
+    return None

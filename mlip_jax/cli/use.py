@@ -1,0 +1,236 @@
+"""`evaluate` and `predict`: a potential applied to a file of structures."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlip_jax.cli import process
+from mlip_jax.cli.process import Precision, PrecisionOption
+from mlip_jax.config import UserError
+
+if TYPE_CHECKING:
+    from mlip_jax.data.formats import LabelKeys
+    from mlip_jax.data.structure import Structure
+    from mlip_jax.inference import StructurePrediction
+    from mlip_jax.potential import Potential
+
+PotentialArgument = Annotated[Path, typer.Argument(help="Directory of a potential.")]
+IndexOption = Annotated[str, typer.Option(help="Frames: a number or a slice such as '::10'.")]
+BatchOption = Annotated[
+    int | None, typer.Option(min=1, help="Atoms computed at a time; fewer need less memory.")
+]
+LabelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--labels",
+        metavar="KEY=VALUE",
+        help="How the file names a label, such as energy=REF_energy or units.energy=hartree; "
+        "without it, as the data that the potential was trained on. Repeatable.",
+    ),
+]
+
+
+def evaluate(
+    potential: PotentialArgument,
+    data: Annotated[Path, typer.Argument(help="Labelled structures.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file.")] = None,
+    index: IndexOption = ":",
+    labels: LabelsOption = None,
+    precision: PrecisionOption = Precision.float32,
+    batch_atoms: BatchOption = None,
+) -> None:
+    """Measure the errors of a potential on labelled structures.
+
+    MAE and RMSE of energy per atom, force components, stress and whatever else is labelled: in
+    total, for each kind of configuration and for each element.
+
+    For example
+
+        mlip-jax evaluate runs/si/potential test.extxyz --output errors.json
+
+        mlip-jax evaluate runs/si/potential dft.extxyz --labels energy=dft_energy
+    """
+    process.prepare_jax(precision)
+    from mlip_jax import inference, storage
+
+    loaded = storage.load(potential)
+    structures = read_structures(data, loaded, index, label_keys(loaded, labels or ()))
+    check_writable(output)
+    with progress("evaluating") as report:
+        metrics = inference.evaluate(
+            loaded, structures, precision=precision, batch_atoms=batch_atoms, progress=report
+        )
+    if output is not None:
+        write_atomically(output, json.dumps(metrics, indent=1) + "\n")
+    show_errors(metrics)
+
+
+def predict(
+    potential: PotentialArgument,
+    structures: Annotated[Path, typer.Argument(help="Structures; labels are not needed.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help=".npz, .extxyz, .h5, .json, .db")],
+    index: IndexOption = ":",
+    precision: PrecisionOption = Precision.float32,
+    batch_atoms: BatchOption = None,
+) -> None:
+    """Predict energies, forces and stresses.
+
+    An `.npz` holds `energy`, `n_atoms`, `forces` (all atoms in order), `stress` (NaN where not all
+    directions are periodic), further outputs of atoms, and the units as strings. Every other format
+    gets the structures with the predictions as their labels. Units are eV and Å.
+
+    For example
+
+        mlip-jax predict runs/si/potential new.extxyz -o new.npz
+
+        mlip-jax predict runs/si/potential trajectory.traj --index ::10 -o frames.extxyz
+    """
+    process.prepare_jax(precision)
+    from mlip_jax import inference, storage
+    from mlip_jax.data import formats
+
+    loaded = storage.load(potential)
+    read = read_structures(structures, loaded, index, input_keys(loaded))
+    check_writable(output)
+    with progress("predicting") as report:
+        predictions = inference.predict(
+            loaded, read, precision=precision, batch_atoms=batch_atoms, progress=report
+        )
+    if output.suffix == ".npz":
+        inference.write_npz(output, predictions)
+    else:
+        labelled = [with_labels(s, p) for s, p in zip(read, predictions, strict=True)]
+        formats.write(output, labelled)
+    typer.echo(f"{len(predictions)} structures: {output}")
+
+
+def label_keys(potential: "Potential", overrides: Sequence[str]) -> "LabelKeys":
+    """How a file names its labels: as the training data did, with the overrides applied."""
+    from mlip_jax import config
+    from mlip_jax.data.formats import LabelKeys
+
+    known = potential.card
+    for key in ("config", "data", "labels"):
+        known = known.get(key) or {}
+    return config.parse(LabelKeys, config.apply_overrides(known, overrides), "labels")
+
+
+def input_keys(potential: "Potential") -> "LabelKeys":
+    """How a file without labels names further inputs: as the training data did, in our units."""
+    from mlip_jax.data.formats import LabelKeys
+
+    known = label_keys(potential, ())
+    return LabelKeys(
+        energy=None,
+        forces=None,
+        stress=None,
+        charges=None,
+        magmoms=None,
+        spins=known.spins,
+        total_charge=known.total_charge,
+        config_type=known.config_type,
+    )
+
+
+def read_structures(
+    path: Path, potential: "Potential", index: str, keys: "LabelKeys"
+) -> "list[Structure]":
+    """Reads structures and refuses, before anything is computed, what the potential cannot do.
+
+    Raises:
+        UserError: for an unreadable or empty file, or an element that the potential does not know.
+    """
+    from mlip_jax import elements
+    from mlip_jax.data import formats
+
+    structures = formats.read(path, keys=keys, index=index)
+    if not structures:
+        raise UserError(f"{path}: got no structures (index {index!r}); expected at least one.")
+    for structure in structures:
+        try:
+            elements.check_species(
+                structure.atomic_numbers, potential.species, structure.name or str(path)
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    return structures
+
+
+def with_labels(structure: "Structure", prediction: "StructurePrediction") -> "Structure":
+    """A structure with the predictions as labels; without a stress where it is not defined."""
+    from mlip_jax.data.structure import StructureLabels
+
+    stress = prediction.stress if math.isfinite(float(prediction.stress.sum())) else None
+    labels = StructureLabels(
+        energy=prediction.energy,
+        forces=prediction.forces,
+        stress=stress,
+        charges=prediction.charges,
+        magmoms=prediction.magmoms,
+    )
+    return dataclasses.replace(structure, labels=labels)
+
+
+def check_writable(path: Path | None) -> None:
+    """Refuses an output path that cannot be written, before anything is computed."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"{path}: is a directory; expected the path of a file to write.")
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise UserError(f"{path}: the directory {parent} does not exist. Make it first.")
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"{path}: the directory {parent} is not writable. Choose another path.")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file that is complete or not there."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Any]:
+    """A bar on a terminal: yields a function of the numbers of structures done and of all."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def show_errors(metrics: dict[str, Any]) -> None:
+    """Prints a table of errors: in total, by kind of configuration and by element."""
+    from rich.console import Console
+    from rich.table import Table
+
+    properties = list(metrics["units"])
+    table = Table(title=f"{metrics['num_structures']} structures, MAE / RMSE")
+    table.add_column("")
+    for name in properties:
+        table.add_column(f"{name} [{metrics['units'][name]}]".replace("[", r"\["), justify="right")
+    rows = {"total": metrics["total"]}
+    if len(metrics["per_config_type"]) > 1:
+        rows |= {kind or "(none)": value for kind, value in metrics["per_config_type"].items()}
+    if len(metrics["per_element"]) > 1:
+        rows |= metrics["per_element"]
+    for name, errors in rows.items():
+        table.add_row(name, *(_cell(errors.get(p)) for p in properties))
+    Console().print(table)
+
+
+def _cell(error: dict[str, float] | None) -> str:
+    return "" if error is None else f"{error['mae']:.4g} / {error['rmse']:.4g}"
