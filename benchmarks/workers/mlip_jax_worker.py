@@ -1,0 +1,172 @@
+"""Our own NequIP: `predict_fn` under `jit`, a chunk of `simulate`, the step of `train`."""
+
+import dataclasses
+from itertools import cycle
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from protocol import Program, Task, serve, versions
+from structures import batches, to_atoms
+
+from mlip_jax.data.batching import Batch, make_labels
+from mlip_jax.data.collate import collate, exact_bucket, make_graph
+from mlip_jax.data.structure import Structure, StructureLabels
+from mlip_jax.models.nequip import NequIP
+from mlip_jax.neighbors.host import neighbor_list
+from mlip_jax.potential import Potential, predict_fn
+from mlip_jax.simulate import dynamics, ensembles
+from mlip_jax.simulate.settings import EnsembleConfig
+from mlip_jax.simulate.system import prepare
+from mlip_jax.train import optimizer as optimizers
+from mlip_jax.train import step as steps
+from mlip_jax.train.loss import LossConfig, PropertyLoss
+
+BLOCKS = {"jit": 0, "jit, blocks of 16": 16, "jit, blocks of 32": 32}
+SKIN = 0.5  # Å
+
+
+def make_model(settings: dict) -> NequIP:
+    """The model; its parameters come from `init`."""
+    return NequIP(
+        species=tuple(settings["atomic_numbers"]),
+        cutoff=settings["cutoff"],
+        num_layers=settings["layers"],
+        l_max=settings["l_max"],
+        parity=False,
+        num_features=tuple(settings["channels"]),
+        num_bessels=settings["radial_basis"],
+        polynomial_cutoff_p=settings["envelope_exponent"],
+        radial_mlp_depth=len(settings["radial_mlp"]),
+        radial_mlp_width=settings["radial_mlp"][0],
+        avg_num_neighbors=settings["average_neighbors"],
+        energy_scale=settings["energy_scale"],
+    )
+
+
+def to_structure(entry: dict) -> Structure:
+    """A structure of a request with its labels, if any."""
+    labels = StructureLabels()
+    if "forces" in entry:
+        labels = StructureLabels(energy=entry["energy"], forces=np.asarray(entry["forces"]))
+    return Structure(
+        atomic_numbers=np.asarray(entry["numbers"]),
+        positions=np.asarray(entry["positions"]),
+        cell=np.asarray(entry["cell"]),
+        pbc=np.ones(3, bool),
+        labels=labels,
+    )
+
+
+def inference(case: dict, settings: dict) -> Program:
+    """Evaluation and molecular dynamics of one structure."""
+    structure = to_structure(case["structures"][0])
+    model = make_model(settings)
+    graph = make_graph(structure, model.cutoff)
+    variables = jax.jit(model.init)(jax.random.key(0), graph)
+    predict = predict_fn(model)
+    potential = Potential(model, variables, dict.fromkeys(settings["atomic_numbers"], 0.0))
+
+    def evaluate(block: int) -> Task:
+        compute = jax.jit(predict)
+        blocked = jax.device_put(make_graph(structure, model.cutoff, block=block))
+
+        def run() -> None:
+            prediction = compute(variables, blocked)
+            jax.device_get((prediction.energy, prediction.forces))
+
+        return Task(run)
+
+    def run_dynamics(block: int) -> Task:
+        return simulate(potential, structure, block, case)
+
+    modes = {
+        task: {mode: lambda make=make, block=block: make(block) for mode, block in BLOCKS.items()}
+        for task, make in (("evaluate", evaluate), ("md", run_dynamics))
+    }
+    return Program(modes, describe(variables, int(np.sum(graph.edge_mask))))
+
+
+def simulate(potential: Potential, structure: Structure, block: int, case: dict) -> Task:
+    """Velocity Verlet as `mlip_jax.simulate` runs a chunk of it, one compiled loop."""
+    system = prepare(potential, structure, "float32", SKIN, block)
+    ensemble = ensembles.build(
+        EnsembleConfig("nve"), case["timestep_fs"], structure.num_atoms, system.dtype
+    )
+    compiled = dynamics.build(system.predict, ensemble, system.template, case["md_steps"])
+    momenta = to_atoms(case["structures"][0]).get_momenta().astype(system.dtype)
+    masses = system.masses[:, None].astype(system.dtype)
+    arguments = (jax.random.PRNGKey(0), momenta, masses, system.neighbors, system.images)
+    start = compiled.init(system.variables, *arguments)
+    limits = dynamics.Limits(*(system.dtype.type(value) for value in dynamics.Limits()))
+
+    def run() -> None:
+        chunk, grown = dynamics.advance_chunk(
+            compiled, system.variables, start, case["md_steps"], limits
+        )
+        if int(chunk.done) != case["md_steps"] or grown:
+            raise RuntimeError(f"{int(chunk.done)} steps, stop code {int(chunk.stop)}, {grown=}")
+        jax.device_get(chunk.state.integrator.position)
+
+    return Task(run, units=case["md_steps"])
+
+
+def training(case: dict, settings: dict) -> Program:
+    """Adam in our training step over prepared batches, padded to the largest of them."""
+    structures = [to_structure(entry) for entry in case["structures"]]
+    model = make_model(settings)
+    lists = [neighbor_list(s.positions, s.cell, s.pbc, model.cutoff) for s in structures]
+    longest = max(pairs.max_count() for pairs in lists)
+    grouped = batches(list(zip(structures, lists, strict=True)), case["batch_size"])
+    zero = dict.fromkeys(settings["atomic_numbers"], 0.0)
+
+    def batch(members: list, block: int) -> Batch:
+        own, pairs = zip(*members, strict=True)
+        bucket = dataclasses.replace(exact_bucket(pairs, block=block), max_neighbors=longest)
+        labels = make_labels(own, bucket, zero, ("energy", "forces"))
+        return Batch(collate(own, pairs, bucket), labels)
+
+    variables = jax.jit(model.init)(jax.random.key(0), batch(grouped[0], 0).graph)
+    energy_weight, force_weight = settings["loss_weights"]
+    loss = LossConfig(PropertyLoss(energy_weight), PropertyLoss(force_weight))
+    config = optimizers.OptimizerConfig(name="adam", learning_rate=settings["learning_rate"])
+    optimizer = optimizers.build(config, variables["params"], 1, 1)
+    mesh = Mesh(np.array(jax.devices()[:1]), (steps.AXIS,))
+
+    def train(block: int) -> Task:
+        prepared = [steps.put_batch(batch(members, block), mesh) for members in grouped]
+        step = jax.jit(
+            steps.step_fn(predict_fn(model), loss, optimizer, None, mesh), donate_argnums=0
+        )
+        parameters = jax.tree.map(np.array, variables["params"])
+        state = [jax.device_put(steps.init_state(optimizer, parameters, None))]
+        constants, weights = steps.constants_of(variables), loss.weights(0)
+        stream = cycle(prepared)
+
+        def run() -> None:
+            state[0], _ = jax.block_until_ready(step(state[0], constants, next(stream), weights))
+
+        return Task(run)
+
+    modes = {mode: lambda block=block: train(block) for mode, block in BLOCKS.items()}
+    edges = sum(len(pairs.neighbors) for pairs in lists)
+    return Program({"train": modes}, describe(variables, edges))
+
+
+def describe(variables, edges: int) -> dict:
+    """The number of parameters and of directed pairs."""
+    return {
+        "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(variables["params"]))),
+        "edges": edges,
+        "versions": versions("mlip_jax", "jax", "jaxlib", "flax", "e3nn-jax", "jax-md", "ase"),
+    }
+
+
+def build(case: dict, settings: dict) -> Program:
+    """Build the program that the case asks for."""
+    make = training if "batch_size" in case else inference
+    return make(case, settings)
+
+
+if __name__ == "__main__":
+    serve(build)
