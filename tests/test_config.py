@@ -32,6 +32,7 @@ class Section:
     energies: dict[int, float] = dataclasses.field(default_factory=dict)
     path: Path | None = None
     shuffle: bool = True
+    files: str | Keys | tuple[str | Keys, ...] = ""
 
     def __post_init__(self):
         if self.epochs == 13:
@@ -110,6 +111,9 @@ def test_parse_accepts_lists_for_tuples_and_integers_for_floats():
         ({"widths": [1, "2"]}, r"section\.widths\.1"),
         ({"shuffle": "yes"}, r"section\.shuffle"),
         ({"keys": 3}, r"section\.keys: got 3"),
+        ({"files": {"energi": "x"}}, r"^section\.files: unknown key 'energi'; [^\n]*$"),
+        ({"files": ["a", {"forces": 3}]}, r"^section\.files\.1\.forces: got 3 [^\n]*$"),
+        ({"files": 3}, r"^section\.files: got 3 \(integer\); expected .*, or .*, or [^\n]*$"),
     ],
 )
 def test_wrong_keys_and_values_stop(mapping, message):

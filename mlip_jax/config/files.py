@@ -1,36 +1,20 @@
-"""YAML configs: read, override, validate strictly, write.
-
-A section of a config is a frozen dataclass, its fields are the keys and the only defaults. YAML is
-version 1.2: `1e-3` is a number and `No` is nobelium. Values keep their type: an integer may stand
-for a float and a list for a tuple, nothing else is converted.
-"""
+"""YAML files: version 1.2, plain values, overrides on the command line."""
 
 import copy
 import dataclasses
-import difflib
 import io
-import json
 import os
 import re
-import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import pydantic
 import ruamel.yaml
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-T = TypeVar("T")
-
-
-class UserError(ValueError):
-    """A mistake of the user's: the message says what was got, what was expected and what to do.
-
-    The command line shows it without a traceback.
-    """
+from mlip_jax.config.errors import UserError, kind_of
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -66,7 +50,7 @@ def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise UserError(
-            f"{path}: got a {_kind(value)} at the top level; expected `key: value` lines."
+            f"{path}: got a {kind_of(value)} at the top level; expected `key: value` lines."
         )
     return value
 
@@ -144,110 +128,6 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dic
     return result
 
 
-def parse(cls: type[T], mapping: Mapping[str, Any] | None, where: str) -> T:
-    """Makes a frozen dataclass of a mapping, strictly.
-
-    Args:
-        cls: the dataclass; ranges of its fields stand in `typing.Annotated` constraints.
-        mapping: `None` (an empty section) gives the defaults.
-        where: name of the section, for messages.
-
-    Raises:
-        UserError: for unknown or missing keys and for values of a wrong type or range; all of them
-            in one message.
-    """
-    return validate(cls, {} if mapping is None else mapping, where)
-
-
-def validate(annotation: Any, value: Any, where: str) -> Any:
-    """Checks a plain value against a type, strictly, and returns it in that type.
-
-    Raises:
-        UserError: for a value that does not fit.
-    """
-    adapter = pydantic.TypeAdapter(annotation)
-    # Strict mode refuses a list for a tuple in Python values, and takes it in JSON.
-    text = json.dumps(_json_ready(value))
-    try:
-        return adapter.validate_json(text, strict=True, extra="forbid")
-    except pydantic.ValidationError as error:
-        details = error.errors(include_url=False)
-    raise UserError("\n".join(_explain(annotation, detail, where) for detail in details))
-
-
-def json_schema(annotation: Any) -> dict[str, Any]:
-    """JSON schema of a section, for editors; unknown keys are errors in it, too."""
-    return _forbid_unknown(pydantic.TypeAdapter(annotation).json_schema())
-
-
-def unknown_name(where: str, what: str, name: object, known: Collection[str]) -> UserError:
-    """The error for a name that is not among the known ones, with the nearest of them."""
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"{where}: unknown {what} {name!r}; {hint}Known: {', '.join(sorted(known))}.")
-
-
-def _explain(annotation: Any, detail: Any, where: str) -> str:
-    location = list(detail["loc"])
-    kind, got = detail["type"], detail["input"]
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        section = ".".join([where, *map(str, location[:-1])])
-        return str(unknown_name(section, "key", location[-1], _known_keys(annotation, location)))
-    path = ".".join([where, *map(str, location)])
-    if kind in ("missing", "missing_argument"):
-        return f"{path}: missing; this key has no default. Set it."
-    if kind == "value_error":
-        return f"{path}: {detail['ctx']['error']}"
-    expected = detail["msg"].removeprefix("Input should be ")
-    return f"{path}: got {json.dumps(got, default=str)} ({_kind(got)}); expected {expected}."
-
-
-def _known_keys(annotation: Any, location: Sequence[Any]) -> list[str]:
-    """Keys of the dataclasses at the parent of a location inside a type."""
-    candidates = _dataclasses_in(annotation)
-    for step in location[:-1]:
-        hints = [typing.get_type_hints(c, include_extras=True) for c in candidates]
-        inner = [h[step] for h in hints if step in h]
-        if inner:
-            candidates = [c for a in inner for c in _dataclasses_in(a)]
-    return sorted({f.name for c in candidates for f in dataclasses.fields(c) if f.init})
-
-
-def _dataclasses_in(annotation: Any) -> list[Any]:
-    """Dataclasses that a type mentions, through unions, tuples, lists and mappings."""
-    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-        return [annotation]
-    return [c for a in typing.get_args(annotation) for c in _dataclasses_in(a)]
-
-
-def _forbid_unknown(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_forbid_unknown(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    result = {key: _forbid_unknown(item) for key, item in schema.items()}
-    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
-        result.setdefault("additionalProperties", False)
-    return result
-
-
-def _json_ready(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _json_ready(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_ready(v) for v in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)  # a date, which YAML makes of 2024-01-01
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "mapping", list: "list", str: "text", bool: "true or false", int: "integer"}
-    return names.get(
-        type(value), {float: "number", type(None): "nothing"}.get(type(value), "value")
-    )
-
-
 def _assign(target: Any, keys: Sequence[str], value: Any, override: str) -> None:
     for position, key in enumerate(keys):
         where: Any = key
@@ -260,7 +140,7 @@ def _assign(target: Any, keys: Sequence[str], value: Any, override: str) -> None
         elif not isinstance(target, dict):
             parent = ".".join(keys[:position])
             raise UserError(
-                f"override {override!r}: {parent} is a {_kind(target)}, which has no key {key!r}."
+                f"override {override!r}: {parent} is a {kind_of(target)}, which has no key {key!r}."
             )
         if position == len(keys) - 1:
             target[where] = value
