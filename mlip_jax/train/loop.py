@@ -57,7 +57,7 @@ class _Run:
     sums: Sums
     clock: float
     saved: float
-    epoch_clock: float = 0.0
+    epoch_seconds: float = 0.0
 
     def seconds(self) -> float:
         """Wall time, that of earlier processes included."""
@@ -155,7 +155,7 @@ def _train_epoch(ready: Engine, run: _Run, sinks: _Sinks, request: StopRequest) 
     epoch, first = divmod(run.position.step, task.train.num_batches())
     last = min(task.train.num_batches(), first + ready.total_steps - run.position.step)
     task.train.plan(epoch)
-    run.epoch_clock = time.perf_counter()
+    started, compiled = time.perf_counter(), ready.step.seconds
     sinks.terminal.epoch(epoch, last, first)
     weights = jax.device_put(task.loss.weights(epoch), steps.replicated(ready.mesh))
     batches = stream.prefetch(partial(task.train.batch, epoch), first, last, config.workers)
@@ -179,6 +179,7 @@ def _train_epoch(ready: Engine, run: _Run, sinks: _Sinks, request: StopRequest) 
                 return False
     while reports:
         _absorb(ready, run, sinks, reports.popleft())
+    run.epoch_seconds = time.perf_counter() - started - (ready.step.seconds - compiled)
     return True
 
 
@@ -216,7 +217,7 @@ def _close_epoch(ready: Engine, run: _Run, sinks: _Sinks, whole: bool) -> None:
         run.position = dataclasses.replace(run.position, sums=None, stopped=_verdict(ready, run))
     run.sums = Sums.zeros()
     record["time"] = {
-        "epoch_seconds": trained - run.epoch_clock,
+        "epoch_seconds": run.epoch_seconds,
         "valid_seconds": time.perf_counter() - trained,
         "total_seconds": run.seconds(),
         "compile_seconds": run.position.compile_seconds + _compiling(ready),

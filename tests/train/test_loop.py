@@ -75,9 +75,7 @@ def signal_self():
 def test_two_devices_give_the_result_of_one(tmp_path):
     one = loop.train(tiny.task(devices=1, epochs=2), tmp_path / "1", progress=False)
     two = loop.train(tiny.task(devices=2, epochs=2), tmp_path / "2", progress=False)
-    for a, b in zip(
-        jax.tree.leaves(one.variables), jax.tree.leaves(two.variables), strict=True
-    ):
+    for a, b in zip(jax.tree.leaves(one.variables), jax.tree.leaves(two.variables), strict=True):
         # float32: the order of sums differs; Adam's first steps divide small gradients by
         # themselves, which enlarges their rounding errors.
         np.testing.assert_allclose(a, b, atol=2e-5)

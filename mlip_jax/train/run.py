@@ -1,0 +1,329 @@
+"""A fit from beginning to end: data, statistics, model, loop, potential, errors, report."""
+
+import dataclasses
+import json
+import importlib.metadata
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from mlip_jax import config as configs
+from mlip_jax import inference, models, storage
+from mlip_jax.config import UserError
+from mlip_jax.data import dataset, statistics
+from mlip_jax.data.batching import BatchConfig, BatchSource
+from mlip_jax.data.dataset import DataConfig, Dataset
+from mlip_jax.data.lists import NeighborLists
+from mlip_jax.data.statistics import Statistics
+from mlip_jax.data.structure import Structure
+from mlip_jax.potential import Potential, Variables
+from mlip_jax.train import checkpoint, log, loop, report, settings
+from mlip_jax.train import optimizer as optimizers
+from mlip_jax.train.engine import Task
+from mlip_jax.train.loss import PROPERTIES, LossConfig
+from mlip_jax.train.optimizer import OptimizerConfig
+from mlip_jax.train.settings import TrainingConfig
+
+SECTIONS = ("data", "model", "loss", "optimizer", "training")
+
+MAX_EVALUATED = 2000
+"""Training structures whose errors go into the report, evenly spread over the set."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sections:
+    """A validated config of a training run.
+
+    Attributes:
+        data: where the structures are.
+        model: with `None` in fields that the data will fill.
+        loss: what is minimised.
+        optimizer: how.
+        training: how long.
+    """
+
+    data: DataConfig
+    model: nn.Module
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+def parse(mapping: Mapping[str, Any]) -> Sections:
+    """Validates a config, strictly, before anything runs.
+
+    Raises:
+        UserError: for unknown sections, keys and names, and for values of a wrong type or range.
+    """
+    for name in mapping:
+        if name not in SECTIONS:
+            raise configs.unknown_name("config", "section", name, SECTIONS)
+    for name in ("data", "model"):
+        if mapping.get(name) is None:
+            raise UserError(f"config: the section {name!r} is missing; it has no default.")
+    return Sections(
+        data=configs.parse(DataConfig, mapping["data"], "data"),
+        model=models.build_model(mapping["model"]),
+        loss=configs.parse(LossConfig, mapping.get("loss"), "loss"),
+        optimizer=optimizers.parse(mapping.get("optimizer")),
+        training=configs.parse(TrainingConfig, mapping.get("training"), "training"),
+    )
+
+
+def resolved(sections: Sections) -> dict[str, Any]:
+    """The config with every key written out."""
+    plain = {
+        name: configs.to_plain(getattr(sections, name)) for name in SECTIONS if name != "model"
+    }
+    return {**plain, "model": models.module_to_config(sections.model)}
+
+
+def fit(
+    sections: Sections,
+    output: Path | None = None,
+    *,
+    base: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Potential:
+    """Trains a potential and writes everything about it.
+
+    Args:
+        sections: the config, see `parse`.
+        output: directory of the run; `runs/<training.name>` where not given.
+        base: directory beside which relative data paths are looked up first; the working
+            directory where not given.
+        resume: continue the run in `output`, bit for bit; without a checkpoint it starts anew.
+        progress: whether to print.
+
+    Returns:
+        The potential with the best parameters, as written to `output/potential`.
+
+    Raises:
+        TrainingInterrupted: on Ctrl-C or SIGTERM; `resume` continues.
+        UserError: for faults of config or data, a loss that is not finite, too little memory or
+            disk.
+    """
+    started = time.perf_counter()
+    training = sections.training
+    dtype = inference.require_precision(training.precision)
+    output = Path("runs") / training.name if output is None else output
+    _check_output(output, resume)
+    terminal = log.Terminal(training.epochs, progress)
+    terminal.say(f"run {output}: reading data")
+    data = dataset.load(sections.data, base or Path.cwd())
+    task, found = _prepare(sections, data, dtype)
+    complete = dataclasses.replace(sections, model=task.model)
+    _write_config(resolved(complete), output, resume)
+    terminal.say(_describe(task, data, found))
+    prepared = time.perf_counter() - started
+    outcome = loop.train(task, output, resume=resume, progress=progress)
+    terminal.say(f"training ended ({outcome.stopped}); measuring errors")
+    card = _card(data, found, complete, outcome)
+    potential = Potential(task.model, outcome.variables, found.reference_energies, card)
+    storage.save(potential, output / "potential")
+    comparisons = _compare(potential, data, found, training.precision)
+    errors = {name: inference.summarize(c, s) for name, (s, c) in comparisons.items()}
+    (output / "errors.json").write_text(json.dumps(errors, indent=1), encoding="utf-8")
+    potential = dataclasses.replace(potential, card={**card, "errors": _totals(errors)})
+    storage.save(potential, output / "potential")
+    if training.report:
+        written = report.write(
+            output,
+            comparisons,
+            errors,
+            card=card,
+            facts=_facts(task, outcome, prepared),
+        )
+        terminal.say(written)
+    return potential
+
+
+def _check_output(output: Path, resume: bool) -> None:
+    if not resume and checkpoint.latest(output / "checkpoints") is not None:
+        raise UserError(
+            f"{output}: holds a run already. Continue it with --resume, choose another --output, "
+            "or remove it."
+        )
+
+
+def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, Statistics]:
+    """Statistics, the complete model with its first variables, and the batches."""
+    training = sections.training
+    needs = models.requirements(sections.model)
+    lists = NeighborLists(data.train, needs.cutoff, needs.prefix_cutoffs)
+    found = statistics.compute(data.train, needs.cutoff, sections.data.statistics, lists)
+    model = models.fill_from_statistics(sections.model, found)
+    devices = settings.count_devices(training)
+    batches = BatchConfig(training.batch_size, devices, seed=training.seed)
+    train = BatchSource(data.train, lists, batches, found.references, dtype, needs)
+    task = Task(
+        model=model,
+        variables=_variables(model, data.train, lists, found, dtype, training.seed),
+        loss=sections.loss,
+        optimizer=sections.optimizer,
+        training=training,
+        structures=data.train,
+        train=train,
+        valid=_valid_source(data.valid, training, devices, found, dtype, needs, train.fields),
+    )
+    _check_labels(sections.loss, train)
+    return task, found
+
+
+def _variables(
+    model: nn.Module,
+    structures: Sequence[Structure],
+    lists: NeighborLists,
+    found: Statistics,
+    dtype: np.dtype,
+    seed: int,
+) -> Variables:
+    """The variables before training, calibrated on the data where the model asks for it."""
+    needs = models.requirements(model)
+    config = BatchConfig(batch_size=1, shuffle=False)
+    single = BatchSource(structures, lists, config, found.references, dtype, needs)
+    variables = jax.jit(model.init)(jax.random.key(seed), single.batch(0, 0).graph)
+    calibrate = getattr(model, "calibrate", None)
+    if calibrate is not None:
+        config = BatchConfig(batch_size=min(32, len(structures)), shuffle=False)
+        several = BatchSource(structures, lists, config, found.references, dtype, needs)
+        graphs = (several.batch(0, index).graph for index in range(several.num_batches()))
+        variables = calibrate(variables, graphs)
+
+    def cast(leaf):
+        leaf = np.asarray(leaf)
+        return leaf.astype(dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf
+
+    return jax.tree.map(cast, dict(variables))
+
+
+def _valid_source(structures, training: TrainingConfig, devices, found, dtype, needs, fields):
+    """Batches of validation, on as many devices as there are structures for."""
+    if len(structures) == 0:
+        return None
+    devices = devices if len(structures) >= devices else 1
+    size = min(training.valid_batch_size or training.batch_size, len(structures))
+    config = BatchConfig(max(size // devices, 1) * devices, devices, shuffle=False)
+    lists = NeighborLists(structures, needs.cutoff, needs.prefix_cutoffs)
+    return BatchSource(structures, lists, config, found.references, dtype, needs, fields)
+
+
+def _check_labels(config: LossConfig, source: BatchSource) -> None:
+    for name in PROPERTIES:
+        if getattr(config, name) is not None and name not in source.fields:
+            raise UserError(
+                f"loss.{name}: no training structure has this label (they have "
+                f"{', '.join(source.fields) or 'none'}). Set loss.{name}: null, or check the label "
+                "keys of the data."
+            )
+
+
+def _write_config(config: dict[str, Any], output: Path, resume: bool) -> None:
+    """Writes `config.yaml`; a resumed run has to be the same one."""
+    path = output / "config.yaml"
+    if resume and path.exists():
+        old, new = _flat(configs.load_yaml(path)), _flat(configs.to_plain(config))
+        free = {f"training.{name}" for name in settings.FREE_ON_RESUME}
+        differing = [
+            f"{key}: {old.get(key)!r} before, {new.get(key)!r} now"
+            for key in sorted((set(old) | set(new)) - free)
+            if old.get(key) != new.get(key)
+        ]
+        if differing:
+            raise UserError(
+                f"{path}: --resume with another config. Differing keys:\n  "
+                + "\n  ".join(differing)
+                + "\nRestore them, or train anew in another --output."
+            )
+    output.mkdir(parents=True, exist_ok=True)
+    configs.dump_yaml(config, path)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by their dotted keys."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    leaves = {}
+    for key, item in value.items():
+        leaves |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("mlip_jax")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _describe(task: Task, data: Dataset, found: Statistics) -> str:
+    count = sum(leaf.size for leaf in jax.tree.leaves(task.variables["params"]))
+    waste = task.train.waste
+    return (
+        f"{len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test "
+        f"structures; {count} parameters; {found.avg_num_neighbors:.1f} neighbours an atom; "
+        f"{waste.shapes} shapes, padding {waste.slots:.0%}"
+    )
+
+
+def _card(
+    data: Dataset, found: Statistics, sections: Sections, outcome: loop.Outcome
+) -> dict[str, Any]:
+    """What the potential was fitted to, and how."""
+    return {
+        **configs.to_plain(data.card),
+        "statistics": configs.to_plain(found),
+        "config": resolved(sections),
+        "training": {
+            "stopped": outcome.stopped,
+            "steps": outcome.position.step,
+            "best_epoch": outcome.position.best_epoch,
+            f"best_{sections.training.monitor}": outcome.position.best,
+        },
+        "versions": {
+            "mlip_jax": _version(),
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _compare(
+    potential: Potential, data: Dataset, found: Statistics, precision: str
+) -> dict[str, report.Compared]:
+    """Labels against predictions for each of the three sets that is not empty."""
+    compared = {}
+    for name in ("train", "valid", "test"):
+        everything = getattr(data, name)
+        if len(everything) == 0:
+            continue
+        stride = -(-len(everything) // MAX_EVALUATED)
+        structures = [everything[i] for i in range(0, len(everything), stride)]
+        predictions = inference.predict(potential, structures, precision=precision)
+        references = found.source_reference_energies or None
+        pairs = inference.compare(structures, predictions, potential, references)
+        compared[name] = (structures, pairs)
+    return compared
+
+
+def _facts(task: Task, outcome: loop.Outcome, prepared: float) -> report.RunFacts:
+    return report.RunFacts(
+        stopped=outcome.stopped,
+        steps=outcome.position.step,
+        best_epoch=outcome.position.best_epoch,
+        programs=outcome.programs,
+        memory_bytes=outcome.memory,
+        preparation_seconds=prepared,
+        waste=configs.to_plain(task.train.waste),
+    )
+
+
+def _totals(errors: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values["total"] for name, values in errors.items()}
