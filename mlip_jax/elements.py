@@ -161,7 +161,9 @@ def symbols(atomic_numbers: Iterable[int]) -> list[str]:
     return [SYMBOLS[int(z)] for z in atomic_numbers]
 
 
-def check_species(atomic_numbers: Iterable[int], species: Sequence[int], what: str) -> None:
+def check_species(
+    atomic_numbers: Iterable[int] | np.ndarray, species: Sequence[int], what: str
+) -> None:
     """Raises a ValueError where `atomic_numbers` holds an element that `species` lacks.
 
     Args:
