@@ -65,7 +65,8 @@ def _harmonic_matrices(degree: int) -> tuple[np.ndarray, np.ndarray]:
         order = abs(m)
         ratio = math.factorial(l - order) / math.factorial(l + order)
         derivative = np.polynomial.Legendre.basis(l).deriv(order)
-        coefficients = np.polynomial.chebyshev.chebinterpolate(derivative, l - order)
+        points = np.polynomial.chebyshev.chebpts1(l - order + 1)
+        coefficients = np.polynomial.chebyshev.chebfit(points, derivative(points), l - order)
         norm = math.sqrt((2.0 if order else 1.0) * ratio)
         polar[: len(coefficients), column] = norm * coefficients
         azimuthal[order if m >= 0 else degree + order, column] = 1.0

@@ -1,0 +1,69 @@
+"""Sum of models, such as a network and a short-range repulsion."""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from mlip_jax.config import UserError
+from mlip_jax.graph import AtomicGraph, AtomOutputs, add_outputs
+
+
+class Sum(nn.Module):
+    """Energies of the terms added; charges, moments and features of the first that has them.
+
+    Attributes:
+        terms: models of one graph.
+    """
+
+    terms: tuple[nn.Module, ...]
+
+    @property
+    def species(self) -> tuple[int, ...] | None:
+        """Atomic numbers that every term knows, in the order of the first; `None` while unknown."""
+        known = [_attribute(term, "species") for term in self.terms]
+        if any(species is None for species in known):
+            return None
+        return tuple(z for z in known[0] if all(z in species for species in known))
+
+    @property
+    def cutoff(self) -> float:
+        """The longest cutoff of a term [Å]."""
+        return max(_attribute(term, "cutoff") for term in self.terms)
+
+    @property
+    def prefix_cutoffs(self) -> tuple[float, ...]:
+        """Shorter cutoffs [Å]: those of terms, and terms that are shorter than the longest."""
+        shorter = {c for term in self.terms for c in getattr(term, "prefix_cutoffs", ())}
+        shorter |= {_attribute(term, "cutoff") for term in self.terms}
+        return tuple(sorted(shorter - {self.cutoff}))
+
+    @property
+    def needs_reverse(self) -> bool:
+        """Whether a term reads the slots of opposite edges."""
+        return any(getattr(term, "needs_reverse", False) for term in self.terms)
+
+    def __call__(self, graph: AtomicGraph) -> AtomOutputs:
+        """Atom energies [eV]."""
+        if not self.terms:
+            raise UserError("sum: got no terms; expected at least one model.")
+        return add_outputs([term(graph) for term in self.terms])
+
+    def calibrate(
+        self, variables: Mapping[str, Any], graphs: Iterable[AtomicGraph]
+    ) -> dict[str, Any]:
+        """Variables in which every term that needs a pass over the data has had it."""
+        indices = [i for i, term in enumerate(self.terms) if hasattr(term, "calibrate")]
+        result = {collection: dict(values) for collection, values in variables.items()}
+        for i, passed in zip(indices, itertools.tee(graphs, len(indices)), strict=True):
+            name = f"terms_{i}"
+            own = {c: values[name] for c, values in result.items() if name in values}
+            calibrated = self.terms[i].calibrate(own, passed)  # pyright: ignore
+            for collection, values in calibrated.items():
+                result[collection][name] = values
+        return result
+
+
+def _attribute(term: nn.Module, name: str) -> Any:
+    return getattr(term, name)

@@ -1,0 +1,38 @@
+"""A tiny config of every registered model, for the laws in test_contract.py."""
+
+SPECIES = ["O", "Si"]
+CUTOFF = 3.2
+_PAIR = {"species": SPECIES, "cutoff": CUTOFF}
+_ACSF = {**_PAIR, "num_radial": 4, "num_angular": 2, "zetas": [1, 4], "angular_cutoff": 2.6}
+_FUNCTIONS = {
+    "species": SPECIES,
+    "radial": [{"eta": 0.5, "r_shift": 1.5, "cutoff": CUTOFF}],
+    "angular": [
+        {"eta": 0.1, "r_shift": 0.0, "lam": 1.0, "zeta": 2.0, "cutoff": CUTOFF},
+        {"eta": 0.1, "r_shift": 0.0, "lam": -1.0, "zeta": 1.0, "cutoff": 3.0, "narrow": True},
+    ],
+}
+
+PRESETS = {
+    "behler_parrinello": {**_ACSF, "hidden": [6], "energy_scale": 0.8},
+    "lennard_jones": {**_PAIR, "epsilon": [0.1, 0.2, 0.15], "sigma": 1.6},
+    "local": {
+        "descriptor": {"symmetry_functions": _FUNCTIONS},
+        "regressor": {"mlp": {"hidden": [5], "activation": "silu"}},
+        "energy_scale": 1.3,
+        "scaling": "minmax",
+    },
+    "morse": {**_PAIR, "distance": [1.4, 1.6, 2.2], "trainable": False},
+    "nequip": {
+        **_PAIR,
+        "num_layers": 2,
+        "l_max": 1,
+        "num_features": 4,
+        "num_bessels": 4,
+        "radial_mlp_width": 8,
+        "avg_num_neighbors": 12.0,
+        "energy_scale": 0.5,
+    },
+    "sum": {"terms": [{"morse": _PAIR}, {"zbl": {**_PAIR, "cutoff": 2.0, "inner": 0.8}}]},
+    "zbl": {**_PAIR, "inner": 1.2},
+}
