@@ -53,7 +53,7 @@ def fit(structures: Sequence[Structure]) -> PairFit | None:
     if len(frames) < 5 or len(elements) > _MAX_ELEMENTS:
         return None
     force, energy, stress = map(list, zip(*(_design(s, elements) for s in frames), strict=True))
-    labels = np.concatenate([np.reshape(s.labels.forces, -1) for s in frames])
+    labels = np.concatenate([np.ravel(np.asarray(s.labels.forces)) for s in frames])
     matrix = np.concatenate(force)
     normal = matrix.T @ matrix
     normal += _RIDGE * np.trace(normal) / len(normal) * np.eye(len(normal))

@@ -85,9 +85,13 @@ def strained_pairs(structures: Iterable[Structure]) -> StrainedPairs:
         rotation = np.abs(gradient - strain).max()
         if not 1e-5 < np.abs(strain).max() < _MAX_STRAIN or rotation > _MAX_STRAIN:
             continue
-        energies = second.labels.energy - first.labels.energy
-        stress = 0.5 * (first.labels.stress + second.labels.stress)
-        rows.append((energies / first.num_atoms, strain, stress, volume / first.num_atoms))
+        a, b = first.labels, second.labels
+        assert a.energy is not None
+        assert b.energy is not None
+        assert a.stress is not None
+        assert b.stress is not None
+        energy, stress = b.energy - a.energy, 0.5 * (a.stress + b.stress)
+        rows.append((energy / first.num_atoms, strain, stress, volume / first.num_atoms))
     columns = [np.array(column) for column in zip(*rows, strict=True)] or [np.zeros(0)] * 4
     energy, strain, stress, volume = columns
     return StrainedPairs(energy, strain.reshape(-1, 3, 3), stress.reshape(-1, 3, 3), volume)
@@ -109,6 +113,8 @@ def displaced_pairs(structures: Iterable[Structure]) -> DisplacedPairs:
         size = np.abs(displacement).max()
         if 1e-6 < size < _MAX_DISPLACEMENT:
             work = -float(np.sum(forces * displacement))
+            assert first.labels.energy is not None
+            assert second.labels.energy is not None
             energy = second.labels.energy - first.labels.energy
             rows.append((size, energy / first.num_atoms, work / first.num_atoms))
     rows.sort(key=lambda row: row[0])
@@ -118,18 +124,20 @@ def displaced_pairs(structures: Iterable[Structure]) -> DisplacedPairs:
 
 def _displacement(first: Structure, second: Structure):
     """Displacements of the atoms and the mean of the forces, in the frame of the first."""
-    forces = first.labels.forces
+    forces, other_forces = first.labels.forces, second.labels.forces
+    assert forces is not None
+    assert other_forces is not None
     if not first.pbc.any():
         a = first.positions - first.positions.mean(axis=0)
         b = second.positions - second.positions.mean(axis=0)
         u, _, vt = np.linalg.svd(b.T @ a)
         turn = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
-        return b @ turn - a, 0.5 * (forces + second.labels.forces @ turn)
+        return b @ turn - a, 0.5 * (forces + other_forces @ turn)
     displacement = second.positions - first.positions
     fractional = displacement @ np.linalg.pinv(first.cell)
     displacement = displacement - np.where(first.pbc, np.round(fractional), 0.0) @ first.cell
     displacement = displacement - displacement.mean(axis=0)
-    return displacement, 0.5 * (forces + second.labels.forces)
+    return displacement, 0.5 * (forces + other_forces)
 
 
 def _crystal_key(structure: Structure) -> Hashable:
