@@ -48,7 +48,7 @@ def prepare_jax(precision: str) -> None:
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
     directory = cache_directory(os.environ)
-    if directory is not None and jax.config.read("jax_compilation_cache_dir") is None:
+    if directory is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(directory))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 

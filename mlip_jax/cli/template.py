@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -75,7 +76,8 @@ def _entry(line: str, comment: str) -> list[str]:
         if len(line) + len(words) + 4 <= WIDTH:
             return [f"{line}  # {words}"]
     indent = line[: len(line) - len(line.lstrip())]
-    return [f"{indent}# {first}", line]
+    wrapped = textwrap.wrap(first, WIDTH - len(indent) - 2)
+    return [*(f"{indent}# {words}" for words in wrapped), line]
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -32,6 +32,7 @@ class Frame:
     time: float
 
 
+@runtime_checkable
 class TrajectoryWriter(Protocol):
     """A file that grows by frames and is valid after each of them."""
 
