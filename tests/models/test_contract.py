@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from presets import CUTOFF, PRESETS
 
 from mlip_jax import models
 from mlip_jax.data.collate import Bucket, collate, make_graph
@@ -22,6 +21,7 @@ from mlip_jax.data.structure import Structure
 from mlip_jax.graph import AtomicGraph, edge_vectors
 from mlip_jax.neighbors.host import neighbor_list
 from mlip_jax.potential import atom_virials_fn, hessian_vector_product_fn, predict_fn
+from tests.models.presets import CUTOFF, PRESETS
 
 GRAPHS, ATOMS, NEIGHBORS = 3, 24, 48
 SKIN = 0.6
@@ -271,7 +271,7 @@ def test_supercells_batches_padding_blocks_and_jit_change_nothing(name):
     close(blocks.forces, both.forces)
 
     model = case(name)
-    exact = make_graph(small, CUTOFF, dtype=np.float64, reverse=True)
+    exact = jax.tree.map(jnp.asarray, make_graph(small, CUTOFF, dtype=np.float64, reverse=True))
     alone = predict_fn(model.module)(model.variables, exact)
     close(alone.energy[0], both.energy[0])
     close(alone.forces, both.forces[:2])
@@ -325,7 +325,7 @@ def test_hessian_products_equal_differences_of_forces(name):
     structure = crystal(4)
     direction = np.zeros((ATOMS, 3))
     direction[:8] = np.random.default_rng(2).normal(size=(8, 3))
-    graph = batch(model, structure)
+    graph = batch(model, structure, skin=0.1)  # pairs may enter while atoms move
     product = compiled(name, hessian_vector_product_fn)(model.variables, graph, direction)
 
     def forces(h):
@@ -333,9 +333,9 @@ def test_hessian_products_equal_differences_of_forces(name):
         moved = dataclasses.replace(graph, positions=positions)
         return np.asarray(compiled(name)(model.variables, moved).forces)
 
-    h = 1e-3
+    h = 1e-4
     slope = (forces(-2 * h) - 8 * forces(-h) + 8 * forces(h) - forces(2 * h)) / (12 * h)
-    # A step of 1e-3 leaves an error of the fifth derivative times 1e-12.
+    # Rounding divided by the step, and jumps of the third derivative where a pair enters.
     close(product[:8], -slope[:8], 1e-6)
     close(product[8:], np.zeros((ATOMS - 8, 3)))
 
