@@ -143,13 +143,18 @@ def allocate(
     Raises:
         UserError: for a structure without a meaningful neighbour list.
     """
-    pairs = neighbor_list(positions, cell, pbc, cutoff + skin)
+    pairs = neighbor_list(positions, cell, pbc, cutoff + 1.5 * skin)
+
+    def slots(reach: float) -> int:
+        """A shell of neighbours just outside will partly come in when atoms vibrate."""
+        return max(_enlarged(pairs.max_count(reach), margin), pairs.max_count(reach + 0.5 * skin))
+
     frame, origin = _frame(positions, cell, pbc, cutoff + skin)
     bins, search, occupancy = _choose_bins(positions, frame, origin, pbc, cutoff + skin)
     capacity = Capacity(
-        row=_enlarged(pairs.max_count(), margin),
-        active=_enlarged(pairs.max_count(cutoff), margin),
-        prefixes=tuple((float(c), _enlarged(pairs.max_count(c), margin)) for c in prefix_cutoffs),
+        row=slots(cutoff + skin),
+        active=slots(cutoff),
+        prefixes=tuple((float(c), slots(c)) for c in prefix_cutoffs),
         bins=bins,
         search=search,
         occupancy=_enlarged(occupancy, margin),
@@ -175,14 +180,18 @@ def with_capacity(neighbors: DeviceNeighbors, capacity: Capacity) -> DeviceNeigh
     return _update(blank, neighbors.reference_positions, neighbors.reference_cell)
 
 
-def grown_capacity(neighbors: DeviceNeighbors) -> Capacity:
+def grown_capacity(neighbors: DeviceNeighbors, extra: int = 0) -> Capacity:
     """Capacities that hold all that a list has met so far, with a margin where it overflowed.
 
     Only sizes grow here; after `Flag.CELL` a list must be allocated anew.
+
+    Args:
+        neighbors: a list, overflowed or not.
+        extra: slots to add to every size.
     """
     old = neighbors.capacity
     sizes = [
-        _enlarged(int(n), MARGIN) if n > size else size
+        (_enlarged(int(n), MARGIN) if n > size else size) + extra
         for n, size in zip(np.asarray(neighbors.needed), old.sizes, strict=True)
     ]
     row, active, occupancy, *lengths = sizes

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,6 +27,7 @@ class System:
 
     Attributes:
         structure: on the host.
+        model: of the potential.
         predict: `(variables, graph) -> Prediction`.
         variables: of the model, in the precision of the simulation.
         template: graph of the structure; its rows do not matter.
@@ -39,6 +41,7 @@ class System:
     """
 
     structure: Structure
+    model: nn.Module
     predict: PredictFn
     variables: Any
     template: AtomicGraph
@@ -53,6 +56,21 @@ class System:
     def with_capacity(self, capacity: Capacity) -> DeviceNeighbors:
         """The list with other sizes."""
         return device.with_capacity(self.neighbors, capacity)
+
+    def allocate(
+        self, positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
+    ) -> DeviceNeighbors:
+        """A list at other positions [Å] and in another cell [Å]."""
+        old = self.neighbors
+        return device.allocate(
+            positions,
+            cell,
+            np.asarray(old.pbc),
+            old.cutoff,
+            old.skin,
+            prefix_cutoffs=tuple(c for c, _ in old.capacity.prefixes),
+            dtype=self.dtype,
+        )
 
 
 def prepare(
@@ -93,6 +111,7 @@ def prepare(
     )
     return System(
         structure=dataclasses.replace(structure, labels=StructureLabels()),
+        model=potential.model,
         predict=predict_fn(potential.model),
         variables=cast_variables(potential.variables, dtype),
         template=template,

@@ -1,0 +1,189 @@
+"""A potential as a calculator of ASE."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import ase
+import jax
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from mlip_jax import elements, models
+from mlip_jax.config import UserError
+from mlip_jax.data.collate import Bucket, collate, exact_bucket
+from mlip_jax.data.planning import row_ladder
+from mlip_jax.data.structure import Structure
+from mlip_jax.graph import AtomicGraph
+from mlip_jax.inference import require_precision
+from mlip_jax.neighbors.host import HostNeighbors, neighbor_list
+from mlip_jax.potential import Potential, Prediction, predict_fn
+
+
+class MLIPCalculator(Calculator):
+    """Energies, forces and stress of a potential for ASE's optimisers, filters and dynamics.
+
+    The neighbour list has a skin and is reused while no atom has moved by half of it in an
+    unchanged cell. Rows are padded to a ladder of lengths and never become shorter for the same
+    atoms, so that changing numbers of neighbours rarely compile a new program.
+    """
+
+    implemented_properties: ClassVar[list[str]] = [  # pyright: ignore
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+        "charges",
+        "magmoms",
+    ]
+
+    def __init__(
+        self,
+        potential: Potential,
+        *,
+        precision: str = "float32",
+        skin: float = 0.5,
+        block: int = 0,
+        **parameters: Any,
+    ):
+        """Makes a calculator.
+
+        Args:
+            potential: the potential.
+            precision: `float32`, or `float64` (for phonons and tight relaxations; needs x64).
+            skin: Å.
+            block: atoms processed at a time (see `AtomicGraph`).
+            **parameters: of ASE's `Calculator`.
+
+        Raises:
+            UserError: for float64 while 64-bit arithmetic is off.
+        """
+        super().__init__(**parameters)
+        self.potential = potential
+        self._dtype = require_precision(precision)
+        self._needs = models.requirements(potential.model)
+        self._skin, self._block = skin, block
+        self._variables = jax.tree.map(self._cast, potential.variables)
+        self._predict = jax.jit(predict_fn(potential.model))
+        self._reference: tuple[Structure, HostNeighbors] | None = None
+        self._bucket: Bucket | None = None
+
+    def calculate(
+        self,
+        atoms: ase.Atoms | None = None,
+        properties: Sequence[str] | None = None,
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fills `results`; called by ASE.
+
+        Raises:
+            UserError: for an element that the potential does not know, two atoms at one place, or
+                a periodic cell without volume.
+        """
+        super().calculate(atoms, list(properties or ["energy"]), list(system_changes))
+        structure = _to_structure(self.atoms)
+        prediction = self._predict(self._variables, self._graph(structure))
+        self.results = self._to_results(structure, jax.device_get(prediction))
+
+    def _graph(self, structure: Structure) -> AtomicGraph:
+        if structure.num_atoms == 0:
+            raise UserError("atoms: got none; expected at least one atom.")
+        try:
+            elements.check_species(structure.atomic_numbers, self.potential.species, "atoms")
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        if self._reference is None or _is_stale(self._reference[0], structure, self._skin):
+            pairs = neighbor_list(
+                structure.positions,
+                structure.cell,
+                structure.pbc,
+                self._needs.cutoff + self._skin,
+            )
+            if self._reference is None or not _same_atoms(self._reference[0], structure):
+                self._bucket = None
+            self._reference = structure, pairs
+        pairs = _within(self._reference[1], structure, self._needs.cutoff)
+        self._bucket = self._fit(pairs)
+        return collate(
+            [structure], [pairs], self._bucket, dtype=self._dtype, reverse=self._needs.reverse
+        )
+
+    def _fit(self, pairs: HostNeighbors) -> Bucket:
+        """The bucket so far, or one from the ladder where that is too small."""
+        exact = exact_bucket([pairs], self._needs.prefix_cutoffs, self._block)
+        old = self._bucket
+        lengths = [exact.max_neighbors, *(k for _, k in exact.prefixes)]
+        row, *prefixes = map(row_ladder, lengths)
+        if old is not None:
+            row = max(row, old.max_neighbors)
+            prefixes = [max(k, o) for k, (_, o) in zip(prefixes, old.prefixes, strict=True)]
+        cutoffs = [c for c, _ in exact.prefixes]
+        return dataclasses.replace(
+            exact, max_neighbors=row, prefixes=tuple(zip(cutoffs, prefixes, strict=True))
+        )
+
+    def _to_results(self, structure: Structure, prediction: Prediction) -> dict[str, Any]:
+        atoms = structure.num_atoms
+        reference = self.potential.reference_energy(structure.atomic_numbers)
+        energies = np.asarray(prediction.atom_energies[:atoms], np.float64) + reference
+        results: dict[str, Any] = {
+            "energy": float(energies.sum()),
+            "free_energy": float(energies.sum()),
+            "energies": energies,
+            "forces": np.asarray(prediction.forces[:atoms], np.float64),
+        }
+        if np.all(structure.pbc):
+            results["stress"] = full_3x3_to_voigt_6_stress(
+                np.asarray(prediction.stress[0], np.float64)
+            )
+        for name in ("charges", "magmoms"):
+            values = getattr(prediction, name)
+            if values is not None:
+                results[name] = np.asarray(values[:atoms], np.float64)
+        return results
+
+    def _cast(self, leaf: Any) -> Any:
+        array = np.asarray(leaf)
+        return array.astype(self._dtype) if np.issubdtype(array.dtype, np.floating) else array
+
+
+def _to_structure(atoms: Any) -> Structure:
+    return Structure(
+        atomic_numbers=np.asarray(atoms.numbers),
+        positions=np.array(atoms.positions, dtype=np.float64),
+        cell=np.array(atoms.cell[:], dtype=np.float64),
+        pbc=np.array(atoms.pbc, dtype=bool),
+        name="atoms",
+    )
+
+
+def _same_atoms(old: Structure, new: Structure) -> bool:
+    return np.array_equal(old.atomic_numbers, new.atomic_numbers)
+
+
+def _is_stale(old: Structure, new: Structure, skin: float) -> bool:
+    if not (
+        _same_atoms(old, new)
+        and np.array_equal(old.cell, new.cell)
+        and np.array_equal(old.pbc, new.pbc)
+    ):
+        return True
+    # NaN positions compare false: they make the list stale, and the new one refuses them.
+    return not np.max(np.sum((new.positions - old.positions) ** 2, axis=1)) < (0.5 * skin) ** 2
+
+
+def _within(pairs: HostNeighbors, structure: Structure, cutoff: float) -> HostNeighbors:
+    """Of the pairs of a list with a skin, those within the cutoff now, by distance."""
+    i, j = pairs.centers, pairs.neighbors
+    vectors = structure.positions[j] - structure.positions[i] + pairs.shifts @ structure.cell
+    distances = np.linalg.norm(vectors, axis=1)
+    kept = np.flatnonzero(distances < cutoff)
+    kept = kept[np.lexsort((distances[kept], i[kept]))]
+    return HostNeighbors(
+        counts=np.bincount(i[kept], minlength=structure.num_atoms),
+        neighbors=j[kept],
+        shifts=pairs.shifts[kept],
+        distances=distances[kept],
+    )
