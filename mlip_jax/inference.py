@@ -111,7 +111,7 @@ def predict(
     done = 0
     for start in range(0, len(structures), _WINDOW):
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
-        references = [potential.reference_energy(s.atomic_numbers) for s in window]
+        references = [_references(potential, structure) for structure in window]
         lists = NeighborLists(window, needs.cutoff, needs.prefix_cutoffs, keep=True)
         for members, bucket in _pack(lists, limit):
             parts = [window[i] for i in members]
@@ -168,7 +168,7 @@ def compare(
             if name == "energy":
                 if references is not None:
                     value = value - float(potential.reference_energy(numbers).sum())
-                    value = value + reference_energy(structure, references)
+                    value = value + reference_energy(numbers, references, structure.source)
                 label, value = np.atleast_1d(label) / atoms, np.atleast_1d(value) / atoms
             per_atom = name not in ("energy", "stress")
             element = np.repeat(numbers, label.size // atoms) if per_atom else np.zeros(label.size)
@@ -282,6 +282,14 @@ def _program(model: nn.Module) -> Any:
     return jax.jit(lambda v, graph: dataclasses.replace(predict(v, graph), features=None))
 
 
+def _references(potential: Potential, structure: Structure) -> np.ndarray:
+    """Reference energy [eV] of each atom."""
+    try:
+        return potential.reference_energy(structure.atomic_numbers)
+    except ValueError as error:
+        raise UserError(f"{structure.name or 'structure'}: {error}") from error
+
+
 def _cast(dtype: np.dtype, leaf: Any) -> np.ndarray:
     leaf = np.asarray(leaf)
     return leaf.astype(dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf
@@ -310,9 +318,10 @@ def _bucket(lists: NeighborLists, members: list[int], rows: list[int], limit: in
     # One shape for all batches that are more than half full.
     atoms = atom_ladder(limit if limit / 2 < atoms <= limit else atoms)
     lengths = sizes.prefixes[members].max(axis=0)
-    prefixes = ((c, min(row_ladder(int(k)), row)) for c, k in zip(sizes.prefix_cutoffs, lengths))
+    slots = (min(row_ladder(int(k)), row) for k in lengths)
+    prefixes = tuple(zip(sizes.prefix_cutoffs, slots, strict=True))
     graphs = 1 if len(members) == 1 else _MAX_GRAPHS
-    return Bucket(graphs=graphs, atoms=atoms, max_neighbors=row, prefixes=tuple(prefixes))
+    return Bucket(graphs=graphs, atoms=atoms, max_neighbors=row, prefixes=prefixes)
 
 
 def _run(program: Any, variables: Any, graph: Any, limit: int) -> Prediction:

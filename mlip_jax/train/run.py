@@ -1,8 +1,8 @@
 """A fit from beginning to end: data, statistics, model, loop, potential, errors, report."""
 
 import dataclasses
-import json
 import importlib.metadata
+import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -50,9 +50,9 @@ class Sections:
 
     data: DataConfig
     model: nn.Module
-    loss: LossConfig = LossConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    training: TrainingConfig = TrainingConfig()
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
 
 def parse(mapping: Mapping[str, Any]) -> Sections:

@@ -156,7 +156,7 @@ def test_a_time_limit_stops_resumably(tmp_path):
 
 
 def test_a_monitor_without_labels_is_refused(tmp_path):
-    with pytest.raises(UserError, match="training.monitor"):
+    with pytest.raises(UserError, match=r"training\.monitor"):
         loop.train(tiny.task(monitor="charges_mae"), tmp_path, progress=False)
 
 

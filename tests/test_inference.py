@@ -1,0 +1,134 @@
+"""Predictions do not depend on how structures are batched; errors are those computed by hand."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mlip_jax import inference
+from mlip_jax.config import UserError
+from mlip_jax.data.collate import make_graph
+from mlip_jax.data.structure import StructureLabels
+from mlip_jax.inference import StructurePrediction
+from mlip_jax.potential import Potential, predict_fn
+from tests.train import tiny
+
+
+@pytest.fixture(scope="module")
+def potential():
+    model = tiny.Tiny()
+    graph = make_graph(tiny.structures(1), tiny.CUTOFF)
+    variables = model.init(jax.random.key(1), graph)
+    return Potential(model, variables, tiny.REFERENCE)
+
+
+def slab(structure):
+    return dataclasses.replace(structure, pbc=np.array([True, True, False]))
+
+
+def test_predictions_are_those_of_single_structures_in_their_order(potential):
+    items = tiny.structures(7)
+    items[3] = slab(items[3])
+    together = inference.predict(potential, items, precision="float64")
+    for structure, prediction in zip(items, together, strict=True):
+        variables = jax.tree.map(lambda x: x.astype(np.float64), potential.variables)
+        graph = make_graph(structure, tiny.CUTOFF, dtype=np.float64)
+        alone = jax.jit(predict_fn(potential.model))(variables, graph)
+        energy = float(alone.energy[0]) + structure.num_atoms * tiny.REFERENCE[14]
+        # float64, sums of a few terms.
+        assert prediction.energy == pytest.approx(energy, abs=1e-12)
+        assert prediction.energy == pytest.approx(prediction.atom_energies.sum(), abs=1e-12)
+        np.testing.assert_allclose(prediction.forces, alone.forces, atol=1e-12)
+        if np.all(structure.pbc):
+            np.testing.assert_allclose(prediction.stress, alone.stress[0], atol=1e-12)
+        else:
+            assert np.isnan(prediction.stress).all()
+
+
+def test_small_batches_give_the_same(potential):
+    items, seen = tiny.structures(9), []
+    large = inference.predict(potential, items)
+    small = inference.predict(
+        potential, items, batch_atoms=4, progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen[-1] == (9, 9)
+    for a, b in zip(large, small, strict=True):
+        np.testing.assert_allclose(a.forces, b.forces, atol=1e-6)  # float32
+
+
+def test_an_unknown_element_is_refused(potential):
+    structure = dataclasses.replace(tiny.structures(1)[0], atomic_numbers=np.array([14, 8]))
+    with pytest.raises(UserError, match=r"tiny:0: .*'O'"):
+        inference.predict(potential, structure)
+
+
+def test_an_unknown_precision_is_refused(potential):
+    with pytest.raises(UserError, match="float32 or float64"):
+        inference.predict(potential, tiny.structures(1), precision="float16")
+
+
+def test_errors_are_those_computed_by_hand(potential):
+    first, second = tiny.structures(2)  # 2 and 3 atoms
+    first = dataclasses.replace(first, config_type="a")
+    second = dataclasses.replace(
+        second, config_type="b", labels=StructureLabels(energy=3.0), atomic_numbers=np.full(3, 6)
+    )
+    stress = first.labels.stress + 0.01
+    predictions = [
+        StructurePrediction(
+            energy=first.labels.energy + 0.2,
+            forces=first.labels.forces + np.array([0.3, 0.0, 0.0]),
+            stress=stress,
+            atom_energies=np.zeros(2),
+        ),
+        StructurePrediction(
+            energy=3.0 - 0.9, forces=np.ones((3, 3)), stress=stress, atom_energies=np.zeros(3)
+        ),
+    ]
+    pairs = inference.compare([first, second], predictions, potential)
+    errors = inference.summarize(pairs, [first, second])
+    assert errors["total"]["energy"]["mae"] == pytest.approx((0.1 + 0.3) / 2)
+    assert errors["total"]["energy"]["rmse"] == pytest.approx(np.sqrt((0.01 + 0.09) / 2))
+    assert errors["total"]["forces"]["mae"] == pytest.approx(0.1)
+    assert errors["total"]["forces"]["count"] == 6
+    assert errors["total"]["stress"]["mae"] == pytest.approx(0.01)
+    assert errors["per_config_type"]["b"].keys() == {"energy"}
+    assert errors["per_element"].keys() == {"Si"}
+    assert errors["units"]["energy"] == "eV/atom"
+    assert json.loads(json.dumps(errors, allow_nan=False)) == errors
+
+
+def test_energies_of_mixed_sources_are_compared_at_their_own_reference(potential):
+    structure = dataclasses.replace(tiny.structures(1)[0], source="hse")
+    (prediction,) = inference.predict(potential, [structure])
+    shifted = dataclasses.replace(
+        structure,
+        labels=StructureLabels(energy=prediction.energy + 2 * (-7.0 - tiny.REFERENCE[14])),
+    )
+    pairs = inference.compare([shifted], [prediction], potential, {"hse": {14: -7.0}})
+    np.testing.assert_allclose(pairs["energy"].predicted, pairs["energy"].label, atol=1e-12)
+
+
+def test_unlabelled_structures_cannot_be_evaluated(potential):
+    bare = dataclasses.replace(tiny.structures(1)[0], labels=StructureLabels())
+    with pytest.raises(UserError, match="label keys"):
+        inference.evaluate(potential, [bare])
+
+
+def test_the_file_of_predictions_holds_everything_in_order(potential, tmp_path):
+    items = tiny.structures(4)
+    items[2] = slab(items[2])
+    predictions = inference.predict(potential, items)
+    inference.write_npz(tmp_path / "p.npz", predictions)
+    stored = np.load(tmp_path / "p.npz")
+    assert int(stored["schema_version"]) == inference.SCHEMA_VERSION
+    np.testing.assert_array_equal(stored["n_atoms"], [s.num_atoms for s in items])
+    np.testing.assert_array_equal(stored["energy"], [p.energy for p in predictions])
+    np.testing.assert_array_equal(stored["forces"], np.concatenate([p.forces for p in predictions]))
+    assert np.isnan(stored["stress"][2]).all()
+    assert np.isfinite(stored["stress"][[0, 1, 3]]).all()
+    assert stored["atom_energies"].shape == (sum(s.num_atoms for s in items),)
+    assert str(stored["units_forces"]) == "eV/Å"
+    assert "charges" not in stored
