@@ -3,8 +3,6 @@
 import dataclasses
 from typing import Annotated, Literal
 
-import jax
-import numpy as np
 from annotated_types import Ge, Gt
 
 from mlip_jax.config import UserError
@@ -149,17 +147,3 @@ class RelaxationConfig:
     skin: Positive = 0.5
     chunk: Annotated[int, Ge(1)] = 50
     block: Annotated[int, Ge(0)] = 0
-
-
-def dtype_of(precision: str) -> np.dtype:
-    """The numpy type of a precision.
-
-    Raises:
-        UserError: for float64 where jax is limited to 32 bits.
-    """
-    if precision == "float64" and not jax.config.jax_enable_x64:  # pyright: ignore
-        raise UserError(
-            "precision: got float64, but jax is limited to 32 bits in this process; call "
-            'jax.config.update("jax_enable_x64", True) first, or use float32.'
-        )
-    return np.dtype(precision)

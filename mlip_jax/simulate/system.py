@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,12 +12,12 @@ from mlip_jax.config import UserError
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure, StructureLabels
 from mlip_jax.graph import AtomicGraph
+from mlip_jax.inference import require_precision
 from mlip_jax.neighbors import device
 from mlip_jax.neighbors.device import Capacity, DeviceNeighbors
 from mlip_jax.neighbors.host import wrap
 from mlip_jax.potential import Potential, PredictFn, predict_fn
 from mlip_jax.simulate.dynamics import GradeFn
-from mlip_jax.simulate.settings import dtype_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class System:
     """
 
     structure: Structure
-    model: nn.Module
+    model: Any
     predict: PredictFn
     variables: Any
     template: AtomicGraph
@@ -89,7 +88,7 @@ def prepare(
         UserError: for an unknown element, an impossible cell, atoms at one place, or float64 where
             jax is limited to 32 bits.
     """
-    dtype = dtype_of(precision)
+    dtype = require_precision(precision)
     where = structure.name or "structure"
     try:
         elements.check_species(structure.atomic_numbers, potential.species, where)

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -118,32 +118,16 @@ class _ExtxyzWriter:
 
 class _AseWriter:
     def __init__(self, path: Path, mark: int | None):
-        from ase.io.trajectory import Trajectory
+        from mlip_jax.data.formats.ase_trajectory import AseTrajectoryWriter
 
-        kept: list[Any] = []
-        if mark is not None:
-            previous: Any = Trajectory(path)
-            kept = [previous[number] for number in range(mark)]
-            previous.close()
-        self._trajectory: Any = Trajectory(path, "w")
-        self._frames = 0
-        for atoms in kept:
-            self._write(atoms)
+        self._file = AseTrajectoryWriter(path, mark or 0)
 
     def write(self, frame: Frame) -> None:
-        from mlip_jax.data.formats.ase_files import to_atoms
-
-        atoms = to_atoms(frame.structure)
-        atoms.set_momenta(frame.momenta, apply_constraint=False)
-        atoms.info.update(step=frame.step, time=frame.time)
-        self._write(atoms)
-
-    def _write(self, atoms) -> None:
-        self._trajectory.write(atoms)
-        self._frames += 1
+        info = {"step": frame.step, "time": frame.time}
+        self._file.write(frame.structure, frame.momenta, info)
 
     def mark(self) -> int:
-        return self._frames
+        return self._file.frames
 
     def close(self) -> None:
-        self._trajectory.close()
+        self._file.close()

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import jax_md
 import numpy as np
 import pytest
-from tests.simulate.silicon import diamond, potential
 
 from mlip_jax import units
 from mlip_jax.neighbors import device
 from mlip_jax.simulate import dynamics, ensembles, jax_md_energy, system
 from mlip_jax.simulate.dynamics import Limits
 from mlip_jax.simulate.settings import EnsembleConfig
+from tests.simulate.silicon import diamond, potential
 
 DOUBLE = np.dtype("float64")
 
@@ -65,7 +65,7 @@ def langevin():
 
 def test_a_replayed_chunk_is_that_of_a_run_with_room(langevin):
     """Overflow, growth and replay: bit for bit the run from the same state at the final size."""
-    prepared, compiled, _ = langevin
+    _prepared, compiled, _ = langevin
     crystal = system.prepare(potential(), diamond(), "float64", 0.3)
     start = first_state(crystal, compiled, small(crystal.neighbors))
     limits = Limits()
@@ -122,10 +122,12 @@ def test_limits_stop_at_the_offending_step(langevin, limits, stop):
     chunk = compiled.advance({}, start, 50, limits)
     assert int(chunk.stop) == stop
     done = int(chunk.done)
-    assert 0 < done < 50 and int(chunk.state.step) == done
+    assert 0 < done < 50
+    assert int(chunk.state.step) == done
     if stop == dynamics.Stop.DISTANCE:
         shortest = np.asarray(chunk.records.shortest[:done])
-        assert shortest[-1] < 2.3 and np.all(shortest[:-1] >= 2.3)
+        assert shortest[-1] < 2.3
+        assert np.all(shortest[:-1] >= 2.3)
 
 
 def test_lists_are_rebuilt_before_they_miss_a_pair(langevin):
@@ -178,9 +180,7 @@ def test_steps_are_those_of_jax_md(kind):
     chunk, _ = dynamics.advance_chunk(compiled, {}, state, 10, Limits())
     # jax-md rounds the step and tau to float32.
     np.testing.assert_allclose(unwrapped(chunk.state), other.position, atol=2e-6, rtol=0)
-    np.testing.assert_allclose(
-        chunk.state.integrator.momentum, other.momentum, atol=1e-5, rtol=0
-    )
+    np.testing.assert_allclose(chunk.state.integrator.momentum, other.momentum, atol=1e-5, rtol=0)
 
 
 def test_nose_hoover_conserves_its_extended_energy():
