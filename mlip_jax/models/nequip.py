@@ -15,9 +15,12 @@ from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
 from mlip_jax.nn import angular, radial
-from mlip_jax.nn.convolution import Convolution, Edges
+from mlip_jax.nn.convolution import ConvolutionKernels, Edges, convolve, convolve_elements
 from mlip_jax.nn.equivariant import LinearKernels, SelfConnection, gate, gate_inputs, linear
 from mlip_jax.nn.irreps import SCALAR, Channels, Features, Layout, hidden_layout, product_paths
+
+MAX_SUMMED_ELEMENTS = 4
+"""Up to so many elements the first block sums over the neighbours of each element by itself."""
 
 
 class NequIP(nn.Module):
@@ -84,7 +87,7 @@ class NequIP(nn.Module):
                 l_max=self.l_max,
                 radial_widths=(self.num_bessels, *[self.radial_mlp_width] * self.radial_mlp_depth),
                 avg_num_neighbors=self._given("avg_num_neighbors"),
-                self_connection=i > 0,
+                first=i == 0,
                 name=f"block_{i}",
             )
             features = block(graph, edges, features, embedding, species)
@@ -101,7 +104,8 @@ class NequIP(nn.Module):
             self.bessel_trainable,
             name="bessel",
         )
-        return Edges(basis(distances), angular.spherical_harmonics(directions, self.l_max))
+        harmonics = angular.spherical_harmonics(directions, self.l_max)
+        return Edges(basis(distances), jnp.concatenate(harmonics, axis=-1))
 
     def _readout(
         self,
@@ -158,8 +162,8 @@ class InteractionBlock(nn.Module):
         l_max: highest degree of the harmonics.
         radial_widths: size of the radial basis and hidden widths of the radial network.
         avg_num_neighbors: normalises the sum over neighbours.
-        self_connection: adds a map of the atom's own features. The first block has none, so that
-            an atom without neighbours has zero features and zero energy.
+        first: the features are those of the elements. Only later blocks add a map of the atom's own
+            features, so that an atom without neighbours has zero features and zero energy.
     """
 
     inputs: Layout
@@ -167,7 +171,7 @@ class InteractionBlock(nn.Module):
     l_max: int
     radial_widths: tuple[int, ...]
     avg_num_neighbors: float
-    self_connection: bool
+    first: bool
 
     @nn.compact
     def __call__(
@@ -188,21 +192,28 @@ class InteractionBlock(nn.Module):
             species: element of every atom.
         """
         gated = gate_inputs(self.outputs)
-        mixing = LinearKernels(self.inputs, self.inputs, name="linear_in")(embedding.dtype)
-        mixed = linear(mixing, self.inputs, features)
-        convolution = Convolution(
+        dtype = embedding.dtype
+        mixing = LinearKernels(self.inputs, self.inputs, name="linear_in")(dtype)
+        weights = ConvolutionKernels(
             inputs=self.inputs,
             outputs=gated,
             l_max=self.l_max,
             radial_widths=self.radial_widths,
             avg_num_neighbors=self.avg_num_neighbors,
             name="convolution",
-        )
-        total = convolution(graph, edges, tuple(mixed[c.irrep] for c in self.inputs))
-        if self.self_connection:
+        )(dtype)
+        if not self.first:
+            mixed = linear(mixing, self.inputs, features)
+            total = convolve(weights, graph, edges, tuple(mixed[c.irrep] for c in self.inputs))
             own = SelfConnection(self.inputs, gated, name="self_connection")
             for irrep, x in own(features, embedding, species).items():
                 total[irrep] = total[irrep] + x
+        elif len(embedding) <= MAX_SUMMED_ELEMENTS:
+            mixed = embedding @ mixing[SCALAR]
+            total = convolve_elements(weights, graph, edges, mixed, species)
+        else:
+            mixed = linear(mixing, self.inputs, features)
+            total = convolve(weights, graph, edges, (mixed[SCALAR],))
         return gate(self.outputs, total)
 
 

@@ -1,11 +1,17 @@
-"""Equivariant convolution on the neighbour matrix."""
+"""Equivariant convolution on the neighbour matrix.
+
+`Σ_j R(r_ij) Y(r_ij) ⊗ h_j / sqrt(average number of neighbours)`, then a linear map. Each path
+(irrep of h, degree of Y, irrep of the result) has a radial weight of its own for every channel;
+Batzner et al. (2022), eq. 8 and 9.
+"""
 
 import math
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mlip_jax import graph as graphs
 from mlip_jax.nn import angular, radial
@@ -18,20 +24,34 @@ class Edges(NamedTuple):
 
     Attributes:
         basis: radial basis with its envelope, zero from the cutoff on.
-        harmonics: spherical harmonics by degree.
+        harmonics: spherical harmonics of degrees 0, 1, … side by side.
     """
 
     basis: Float[Array, "atoms max_neighbors basis"]
-    harmonics: tuple[Float[Array, "atoms max_neighbors _"], ...]
+    harmonics: Float[Array, "atoms max_neighbors components"]
 
 
-class Convolution(nn.Module):
-    """`Σ_j R(r_ij) Y(r_ij) ⊗ h_j / sqrt(average number of neighbours)`, then a linear map.
+class Convolution(NamedTuple):
+    """Weights of a convolution, ready for use.
 
-    Each path (irrep of h, degree of Y, irrep of the result) has a radial weight of its own per
-    channel; Batzner et al. (2022), eq. 8 and 9. The sum over neighbours is one matrix product per
-    path, contracted over j before harmonics and features are coupled: nothing of the size
-    `[atoms, neighbours, (l + 1)^2, channels]` is formed.
+    Attributes:
+        inputs: layout of h.
+        paths: products that are formed.
+        hidden: kernels of the radial network but the last.
+        last: last kernel of the radial network, one `[width, channels]` for each path.
+        mixing: kernel of the linear map for each irrep, over the root of the number of neighbours;
+            its inputs are the channels of all paths to this irrep, in order.
+    """
+
+    inputs: Layout
+    paths: tuple[Path, ...]
+    hidden: tuple[Float[Array, "_ _"], ...]
+    last: tuple[Float[Array, "_ _"], ...]
+    mixing: dict[Irrep, Float[Array, "_ _"]]
+
+
+class ConvolutionKernels(nn.Module):
+    """Parameters of a convolution.
 
     Attributes:
         inputs: layout of h.
@@ -48,35 +68,22 @@ class Convolution(nn.Module):
     avg_num_neighbors: float
 
     @nn.compact
-    def __call__(
-        self, graph: graphs.AtomicGraph, edges: Edges, features: Features
-    ) -> dict[Irrep, Float[Array, "atoms _ _"]]:
-        """Result for each irrep of `outputs` that a path reaches."""
-        dtype = edges.basis.dtype
+    def __call__(self, dtype: jnp.dtype) -> Convolution:
+        """Weights ready for use."""
         paths = product_paths(self.inputs, self.l_max, [c.irrep for c in self.outputs])
         channels = [self.inputs[path.source].channels for path in paths]
         widths = (*self.radial_widths, sum(channels))
         *hidden, last = radial.ScalarKernels(widths, name="radial")(dtype)
+        splits = [sum(channels[: i + 1]) for i in range(len(paths) - 1)]
         mixing = LinearKernels(middle_layout(paths, channels), self.outputs, name="linear_out")
         norm = 1.0 / math.sqrt(self.avg_num_neighbors)
-        kernels = {irrep: norm * kernel for irrep, kernel in mixing(dtype).items()}
-        splits = [sum(channels[: i + 1]) for i in range(len(paths) - 1)]
-
-        def block(basis, harmonics, neighbors):
-            weights = radial.hidden_network(tuple(hidden), basis) @ last
-            senders = [h[neighbors] for h in features]
-            middle: dict[Irrep, list[Array]] = {}
-            for path, weight in zip(paths, jnp.split(weights, splits, axis=-1), strict=True):
-                sums = neighbor_sum(harmonics[path.degree], weight, senders[path.source])
-                degree = self.inputs[path.source].irrep.degree
-                coupled = couple(sums, degree, path.degree, path.target.degree)
-                middle.setdefault(path.target, []).append(coupled)
-            return {
-                irrep: jnp.concatenate(parts, axis=-1) @ kernels[irrep]
-                for irrep, parts in middle.items()
-            }
-
-        return graphs.map_atom_blocks(block, graph, edges.basis, edges.harmonics, graph.neighbors)
+        return Convolution(
+            self.inputs,
+            paths,
+            tuple(hidden),
+            tuple(jnp.split(last, splits, axis=1)),
+            {irrep: norm * kernel for irrep, kernel in mixing(dtype).items()},
+        )
 
 
 def middle_layout(paths: tuple[Path, ...], channels: list[int]) -> Layout:
@@ -87,21 +94,126 @@ def middle_layout(paths: tuple[Path, ...], channels: list[int]) -> Layout:
     return tuple(Channels(irrep, count) for irrep, count in total.items())
 
 
-def neighbor_sum(
-    harmonics: Float[Array, "atoms max_neighbors n"],
-    weights: Float[Array, "atoms max_neighbors channels"],
-    senders: Float[Array, "atoms max_neighbors m channels"],
-) -> Float[Array, "atoms n m channels"]:
-    """`Σ_j Y_jn R_jc h_jmc`, a matrix product for every atom."""
-    messages = weights[:, :, None, :] * senders
-    return jnp.einsum("ijn,ijmc->inmc", harmonics, messages)
+def convolve(
+    weights: Convolution, graph: graphs.AtomicGraph, edges: Edges, features: Features
+) -> dict[Irrep, Float[Array, "atoms _ _"]]:
+    """Convolution of any features; the result for each irrep that a path reaches.
+
+    The sum over neighbours is one matrix product for each degree of the harmonics, contracted over
+    j before harmonics and features are coupled: nothing of the size
+    `[atoms, neighbours, (l + 1)^2, channels]` is formed.
+    """
+    groups = _paths_by_degree(weights.paths)
+    last = {l: jnp.concatenate([weights.last[k] for k in group], 1) for l, group in groups.items()}
+
+    def block(basis, harmonics, neighbors):
+        hidden = radial.hidden_network(weights.hidden, basis)
+        senders = [h[neighbors] for h in features]
+        coupled: dict[int, Array] = {}
+        for l, group in groups.items():
+            paths = [weights.paths[k] for k in group]
+            of_degree = harmonics[..., l**2 : (l + 1) ** 2]
+            sums = _neighbor_sums(of_degree, hidden @ last[l], [senders[p.source] for p in paths])
+            for k, path, summed in zip(group, paths, sums, strict=True):
+                degree = weights.inputs[path.source].irrep.degree
+                coupled[k] = couple(summed, degree, l, path.target.degree)
+        return {
+            irrep: jnp.concatenate([coupled[k] for k in group], axis=-1) @ weights.mixing[irrep]
+            for irrep, group in _paths_by_target(weights.paths).items()
+        }
+
+    return graphs.map_atom_blocks(block, graph, edges.basis, edges.harmonics, graph.neighbors)
+
+
+def convolve_elements(
+    weights: Convolution,
+    graph: graphs.AtomicGraph,
+    edges: Edges,
+    features: Float[Array, "species channels"],
+    species: Int[Array, " atoms"],
+) -> dict[Irrep, Float[Array, "atoms _ _"]]:
+    """Convolution of scalars that depend on the element only, as in a first layer.
+
+    The same result as `convolve`, by another order of the sums: the hidden radial functions are
+    summed over the neighbours of each element with the harmonics, and the last radial kernel, the
+    features and the linear map, merged into one matrix per degree, act on the atom. Far cheaper for
+    a few elements; the cost grows with their number.
+
+    Args:
+        weights: of a convolution whose inputs are scalars.
+        graph: atoms and neighbours.
+        edges: radial basis and harmonics of the pairs.
+        features: of each element.
+        species: element of each atom.
+    """
+    num_species = features.shape[0]
+    merged = {}
+    for path, last in zip(weights.paths, weights.last, strict=True):
+        kernel = (features[:, None, :] * last[None]).reshape(-1, features.shape[1])
+        merged[path.target] = kernel @ weights.mixing[path.target]
+
+    def block(basis, harmonics, neighbors):
+        hidden = radial.hidden_network(weights.hidden, basis)
+        if num_species > 1:
+            chosen = jax.nn.one_hot(species[neighbors], num_species, dtype=hidden.dtype)
+            products = chosen[..., :, None] * hidden[..., None, :]
+            hidden = products.reshape(*hidden.shape[:2], -1)
+        sums = jnp.einsum("ijn,ijk->ink", harmonics, hidden)
+        return {
+            path.target: sums[:, path.degree**2 : (path.degree + 1) ** 2] @ merged[path.target]
+            for path in weights.paths
+        }
+
+    return graphs.map_atom_blocks(block, graph, edges.basis, edges.harmonics, graph.neighbors)
 
 
 def couple(
     sums: Float[Array, "atoms n m channels"], l1: int, l2: int, l3: int
 ) -> Float[Array, "atoms k channels"]:
-    """Couples features of degree l1 (m) and harmonics of degree l2 (n) to degree l3 (k)."""
+    """Couples features of degree l1 (m) and harmonics of degree l2 (n) to degree l3 (k).
+
+    With component normalisation: `sqrt(2 l3 + 1)` times the tensor of unit norm.
+    """
     tensor = math.sqrt(2 * l3 + 1) * angular.clebsch_gordan(l1, l2, l3)
     matrix = jnp.asarray(tensor.transpose(1, 0, 2).reshape(-1, 2 * l3 + 1), dtype=sums.dtype)
     flat = sums.reshape(sums.shape[0], -1, sums.shape[-1])
     return jnp.einsum("iqc,qk->ikc", flat, matrix)
+
+
+def _neighbor_sums(
+    harmonics: Float[Array, "atoms max_neighbors n"],
+    weights: Float[Array, "atoms max_neighbors _"],
+    senders: list[Array],
+) -> list[Array]:
+    """`Σ_j Y_jn R_jc h_jmc` for each of the senders `[atoms, max_neighbors, m, channels]`.
+
+    One matrix product for every atom; the channels of `weights` are those of the senders in turn.
+    """
+    messages, start = [], 0
+    for h in senders:
+        weight = weights[:, :, None, start : start + h.shape[-1]]
+        messages.append((weight * h).reshape(*h.shape[:2], -1))
+        start += h.shape[-1]
+    sums = jnp.einsum("ijn,ijx->inx", harmonics, jnp.concatenate(messages, axis=-1))
+    parts, start = [], 0
+    for h in senders:
+        size = h.shape[2] * h.shape[3]
+        parts.append(sums[:, :, start : start + size].reshape(*sums.shape[:2], *h.shape[2:]))
+        start += size
+    return parts
+
+
+def _paths_by_degree(paths: tuple[Path, ...]) -> dict[int, list[int]]:
+    """Indices of the paths of each degree of the harmonics."""
+    groups: dict[int, list[int]] = {}
+    for k, path in enumerate(paths):
+        groups.setdefault(path.degree, []).append(k)
+    return groups
+
+
+def _paths_by_target(paths: tuple[Path, ...]) -> dict[Irrep, list[int]]:
+    """Indices of the paths to each irrep."""
+    groups: dict[Irrep, list[int]] = {}
+    for k, path in enumerate(paths):
+        groups.setdefault(path.target, []).append(k)
+    return groups

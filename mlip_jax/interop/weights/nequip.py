@@ -116,5 +116,5 @@ def _split(
 
 
 def _e3nn_rank(irrep: Irrep) -> tuple[int, bool]:
-    """Order of irreps in e3nn: 0e, 0o, 1o, 1e, 2e, 2o, …"""
+    """Rank of an irrep in the order of e3nn, which is 0e, 0o, 1o, 1e, 2e, 2o and so on."""
     return irrep.degree, irrep.parity != (-1) ** irrep.degree

@@ -1,0 +1,69 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlip_jax.nn import radial
+
+CUTOFF = 4.0
+
+
+def test_bessel_is_the_published_function_up_to_a_constant():
+    r = np.linspace(0.1, 3.9, 20)
+    n = np.arange(1, 6)
+    expected = np.sqrt(2 / CUTOFF) * np.sin(n * np.pi * r[:, None] / CUTOFF) / r[:, None]
+    ours = radial.bessel(jnp.asarray(r), jnp.asarray(n, dtype=float), CUTOFF)
+    constant = np.sqrt(2 / CUTOFF) * np.pi / CUTOFF
+    np.testing.assert_allclose(ours * constant, expected, rtol=1e-12)
+
+
+def test_bessel_has_finite_derivatives_at_zero():
+    frequencies = jnp.arange(1.0, 4.0)
+
+    def total(r):
+        return jnp.sum(radial.bessel(r, frequencies, CUTOFF))
+
+    assert np.isfinite(jax.grad(jax.grad(jax.grad(total)))(0.0))
+
+
+@pytest.mark.parametrize("exponent", [2, 6])
+def test_envelope_falls_from_one_to_zero_twice_continuously_differentiable(exponent):
+    def value(r):
+        return radial.polynomial_envelope(r, CUTOFF, exponent)
+
+    slope, curvature = jax.grad(value), jax.grad(jax.grad(value))
+    assert value(jnp.array(0.0)) == 1.0
+    just_inside = jnp.array(CUTOFF - 1e-7)
+    # Each further derivative loses one order of (c - r) / c = 2.5e-8.
+    np.testing.assert_allclose(value(just_inside), 0.0, atol=1e-13)
+    np.testing.assert_allclose(slope(just_inside), 0.0, atol=1e-11)
+    np.testing.assert_allclose(curvature(just_inside), 0.0, atol=1e-4)
+    for r in (CUTOFF, 1.5 * CUTOFF, 1000.0):
+        assert value(jnp.array(r)) == slope(jnp.array(r)) == curvature(jnp.array(r)) == 0.0
+
+
+def test_a_trainable_basis_starts_as_the_fixed_one():
+    r = jnp.linspace(0.0, 5.0, 11)
+    fixed = radial.BesselBasis(CUTOFF, 8, 6)
+    trained = radial.BesselBasis(CUTOFF, 8, 6, trainable=True)
+    variables = trained.init(jax.random.key(0), r)
+    np.testing.assert_array_equal(trained.apply(variables, r), fixed.apply({}, r))
+    assert variables["params"]["frequencies"].shape == (8,)
+
+
+def test_radial_network_of_zero_is_zero():
+    kernels = radial.ScalarKernels((8, 16, 16)).init_with_output(
+        jax.random.key(0), jnp.dtype(jnp.float64)
+    )[0]
+    assert not np.any(radial.hidden_network(kernels, jnp.zeros((2, 8))))
+
+
+def test_radial_network_keeps_the_size_of_its_input():
+    model = radial.ScalarKernels((64, 256, 256))
+    kernels, _ = model.init_with_output(jax.random.key(0), jnp.dtype(jnp.float64))
+    inputs = jax.random.normal(jax.random.key(1), (500, 64))
+    first = inputs @ kernels[0]
+    second = jax.nn.silu(first) @ kernels[1]
+    # Unit variance at the first layer; SiLU's second moment is 0.356 and the gain squared is 2.
+    np.testing.assert_allclose(jnp.var(first), 1.0, rtol=0.1)
+    np.testing.assert_allclose(jnp.mean(second**2), 0.711, rtol=0.1)
