@@ -17,13 +17,14 @@ import numpy as np
 
 from mlip_jax.config import UserError
 from mlip_jax.potential import Variables
-from mlip_jax.train import checkpoint, engine, interrupt, log, loss, nonfinite, stream
+from mlip_jax.train import checkpoint, engine, interrupt, loss, nonfinite, session, stream
 from mlip_jax.train import step as steps
 from mlip_jax.train.checkpoint import Position
 from mlip_jax.train.engine import Engine, Task
 from mlip_jax.train.interrupt import StopRequest, TrainingInterrupted
 from mlip_jax.train.loss import Sums
-from mlip_jax.train.step import StepReport, TrainState
+from mlip_jax.train.session import Run, Sinks
+from mlip_jax.train.step import StepReport
 
 LAG = 2
 """Steps whose reports the host lets wait, so that the device never waits for the host."""
@@ -47,34 +48,6 @@ class Outcome(NamedTuple):
     memory: int
 
 
-@dataclasses.dataclass
-class _Run:
-    """What changes while training runs; `position.step` counts the steps whose reports came."""
-
-    state: TrainState
-    best: Any
-    position: Position
-    sums: Sums
-    clock: float
-    saved: float
-    epoch_seconds: float = 0.0
-
-    def seconds(self) -> float:
-        """Wall time, that of earlier processes included."""
-        return self.position.seconds + time.perf_counter() - self.clock
-
-
-class _Sinks(NamedTuple):
-    output: Path
-    metrics: log.MetricsFile
-    board: log.TensorBoard | None
-    terminal: log.Terminal
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.output / "checkpoints"
-
-
 def train(task: Task, output: Path, *, resume: bool = False, progress: bool = True) -> Outcome:
     """Trains until the epochs, the steps, the patience or the time are over.
 
@@ -91,12 +64,12 @@ def train(task: Task, output: Path, *, resume: bool = False, progress: bool = Tr
     """
     found = checkpoint.latest(output / "checkpoints") if resume else None
     if found is not None:
-        task = _with_constants(task, found)
+        task = session.with_constants(task, found)
     ready = engine.build(task)
-    run = _begin(ready, found)
+    run = session.begin(ready, found)
     needed = 0 if run.position.stopped else engine.check_memory(ready, run.state)
     stopped = run.position.stopped
-    sinks = _open(task, output, run.position, progress)
+    sinks = session.open_sinks(task, output, run.position, progress)
     try:
         with sinks.terminal, StopRequest() as request:
             if found:
@@ -108,7 +81,7 @@ def train(task: Task, output: Path, *, resume: bool = False, progress: bool = Tr
                 if stopped is None and _time_is_over(ready, run):
                     stopped = "time_limit"
                 if whole:
-                    _save_if_due(ready, run, sinks, at_once=bool(stopped or request.signal))
+                    session.save_if_due(ready, run, sinks, at_once=bool(stopped or request.signal))
                 if stopped is None and request.signal is not None:
                     raise _interrupted(run, sinks, request.signal)
     finally:
@@ -119,37 +92,7 @@ def train(task: Task, output: Path, *, resume: bool = False, progress: bool = Tr
     return Outcome(variables, run.position, stopped, len(ready.step), needed)
 
 
-def _with_constants(task: Task, found: Path) -> Task:
-    """The task with the untrained variables that the checkpoint was written with."""
-    constants = steps.constants_of(task.variables)
-    stored = checkpoint.load_tree(found, "constants", constants)
-    return task._replace(variables={**task.variables, **stored})
-
-
-def _begin(ready: Engine, found: Path | None) -> _Run:
-    """The run at its start, or as a checkpoint holds it."""
-    state = engine.initial_state(ready)
-    best = steps.copy_to_host(steps.eval_params(ready.optimizer, state))
-    position = Position()
-    if found is not None:
-        position = checkpoint.load_position(found)
-        state = checkpoint.load_tree(found, "state", state)
-        best = checkpoint.load_tree(found, "best", best)
-    sums = Sums.zeros() if position.sums is None else Sums(*map(np.array, position.sums))
-    now = time.perf_counter()
-    return _Run(engine.place(ready, state), best, position, sums, clock=now, saved=now)
-
-
-def _open(task: Task, output: Path, position: Position, progress: bool) -> _Sinks:
-    terminal = log.Terminal(task.training.epochs, progress)
-    metrics = log.MetricsFile(output / "metrics.jsonl", position.metrics_bytes)
-    board = None
-    if task.training.tensorboard:
-        board = log.TensorBoard(output / "tensorboard", position.step)
-    return _Sinks(output, metrics, board, terminal)
-
-
-def _train_epoch(ready: Engine, run: _Run, sinks: _Sinks, request: StopRequest) -> bool:
+def _train_epoch(ready: Engine, run: Run, sinks: Sinks, request: StopRequest) -> bool:
     """The steps of an epoch, from where the run stands; False where it was left before its end."""
     task, config = ready.task, ready.task.training
     epoch, first = divmod(run.position.step, task.train.num_batches())
@@ -172,7 +115,7 @@ def _train_epoch(ready: Engine, run: _Run, sinks: _Sinks, request: StopRequest) 
         if index + 1 < last and (leave or (every is not None and (index + 1) % every == 0)):
             while reports:
                 _absorb(ready, run, sinks, reports.popleft())
-            _save(ready, run, sinks)
+            session.save(ready, run, sinks)
             if request.signal is not None:
                 raise _interrupted(run, sinks, request.signal)
             if leave:
@@ -183,7 +126,7 @@ def _train_epoch(ready: Engine, run: _Run, sinks: _Sinks, request: StopRequest) 
     return True
 
 
-def _absorb(ready: Engine, run: _Run, sinks: _Sinks, report: StepReport) -> None:
+def _absorb(ready: Engine, run: Run, sinks: Sinks, report: StepReport) -> None:
     """Takes the report of the next step into the sums of the epoch."""
     norm = float(report.gradient_norm)
     if not (np.isfinite(report.loss) and np.isfinite(norm)):
@@ -193,7 +136,7 @@ def _absorb(ready: Engine, run: _Run, sinks: _Sinks, report: StepReport) -> None
     run.position = dataclasses.replace(run.position, step=run.position.step + 1, gradient_norm=norm)
 
 
-def _close_epoch(ready: Engine, run: _Run, sinks: _Sinks, whole: bool) -> None:
+def _close_epoch(ready: Engine, run: Run, sinks: Sinks, whole: bool) -> None:
     """Validates, keeps the best parameters, decides whether to stop, writes the metrics."""
     task, config = ready.task, ready.task.training
     step = run.position.step
@@ -220,7 +163,7 @@ def _close_epoch(ready: Engine, run: _Run, sinks: _Sinks, whole: bool) -> None:
         "epoch_seconds": run.epoch_seconds,
         "valid_seconds": time.perf_counter() - trained,
         "total_seconds": run.seconds(),
-        "compile_seconds": run.position.compile_seconds + _compiling(ready),
+        "compile_seconds": run.position.compile_seconds + session.compiling(ready),
     }
     sinks.metrics.write(record)
     if sinks.board is not None:
@@ -228,7 +171,7 @@ def _close_epoch(ready: Engine, run: _Run, sinks: _Sinks, whole: bool) -> None:
     sinks.terminal.metrics(record, last=final or run.position.stopped is not None)
 
 
-def _compare(ready: Engine, run: _Run, metrics: dict[str, float], epoch: int) -> bool:
+def _compare(ready: Engine, run: Run, metrics: dict[str, float], epoch: int) -> bool:
     """Keeps the parameters where the monitored metric is the best so far."""
     name = ready.task.training.monitor
     if name not in metrics:
@@ -250,7 +193,7 @@ def _compare(ready: Engine, run: _Run, metrics: dict[str, float], epoch: int) ->
     return True
 
 
-def _show_plateau(ready: Engine, run: _Run, value: float) -> None:
+def _show_plateau(ready: Engine, run: Run, value: float) -> None:
     """Lets `reduce_on_plateau` see the monitored metric."""
     if ready.task.optimizer.reduce_on_plateau is None:
         return
@@ -261,7 +204,7 @@ def _show_plateau(ready: Engine, run: _Run, value: float) -> None:
     run.state = dataclasses.replace(run.state, plateau=new)
 
 
-def _verdict(ready: Engine, run: _Run) -> str | None:
+def _verdict(ready: Engine, run: Run) -> str | None:
     config = ready.task.training
     if run.position.step >= ready.total_steps:
         whole = config.epochs * ready.task.train.num_batches()
@@ -271,40 +214,17 @@ def _verdict(ready: Engine, run: _Run) -> str | None:
     return None
 
 
-def _learning_rate(ready: Engine, run: _Run) -> float:
+def _learning_rate(ready: Engine, run: Run) -> float:
     rate = float(ready.optimizer.learning_rate(max(run.position.step - 1, 0)))
     return rate * float(getattr(run.state.plateau, "scale", 1.0))
 
 
-def _time_is_over(ready: Engine, run: _Run) -> bool:
+def _time_is_over(ready: Engine, run: Run) -> bool:
     limit = ready.task.training.time_limit
     return limit is not None and run.seconds() > 60.0 * limit
 
 
-def _compiling(ready: Engine) -> float:
-    return ready.step.seconds + ready.evaluate.seconds
-
-
-def _save_if_due(ready: Engine, run: _Run, sinks: _Sinks, at_once: bool) -> None:
-    waited = time.perf_counter() - run.saved
-    if at_once or waited >= 60.0 * ready.task.training.checkpoint_minutes:
-        _save(ready, run, sinks)
-
-
-def _save(ready: Engine, run: _Run, sinks: _Sinks) -> None:
-    position = dataclasses.replace(
-        run.position,
-        sums=[np.asarray(values).tolist() for values in run.sums],
-        metrics_bytes=sinks.metrics.sync(),
-        seconds=run.seconds(),
-        compile_seconds=run.position.compile_seconds + _compiling(ready),
-    )
-    trees = {"state": run.state, "best": run.best, "constants": ready.constants}
-    checkpoint.save(sinks.checkpoints, position, trees)
-    run.saved = time.perf_counter()
-
-
-def _interrupted(run: _Run, sinks: _Sinks, signal: int) -> TrainingInterrupted:
+def _interrupted(run: Run, sinks: Sinks, signal: int) -> TrainingInterrupted:
     return interrupt.TrainingInterrupted(
         f"training was interrupted after step {run.position.step}; its state is in "
         f"{sinks.checkpoints}. Continue with --resume.",
@@ -312,7 +232,7 @@ def _interrupted(run: _Run, sinks: _Sinks, signal: int) -> TrainingInterrupted:
     )
 
 
-def _nonfinite(ready: Engine, run: _Run, sinks: _Sinks, what: str) -> nonfinite.NonFiniteError:
+def _nonfinite(ready: Engine, run: Run, sinks: Sinks, what: str) -> nonfinite.NonFiniteError:
     source = ready.task.train
     epoch, index = divmod(run.position.step, source.num_batches())
     members = np.concatenate(source.plan(epoch)[index].members)

@@ -18,9 +18,10 @@ from pydantic import Field
 
 from mlip_jax import config as configs
 from mlip_jax.config import UserError
+from mlip_jax.train import schedule
+from mlip_jax.train.schedule import Schedule
 
 Params = Any
-Schedule = Callable[[Any], Any]
 
 _UNSUPPORTED = {
     "lbfgs": "evaluates the loss several times a step",
@@ -34,16 +35,6 @@ _UNSUPPORTED = {
     "noisy_sgd": "needs a random key",
 }
 """Names that take a learning rate but cannot be driven by one gradient a step, and why."""
-
-_STEPS = {
-    "cosine_decay_schedule": ("decay_steps",),
-    "warmup_cosine_decay_schedule": ("decay_steps",),
-    "linear_schedule": ("transition_steps",),
-    "polynomial_schedule": ("transition_steps",),
-    "cosine_onecycle_schedule": ("transition_steps",),
-    "linear_onecycle_schedule": ("transition_steps",),
-}
-"""Arguments that are the length of the whole run where they are not given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,17 +88,19 @@ class OptimizerConfig:
     groups: tuple[ParameterGroup, ...] = ()
 
     def __post_init__(self):
-        _check_arguments(
+        schedule.check_arguments(
             _optimizer_function(self.name, "name"),
             self.arguments,
             self.name,
             more=[f.name for f in dataclasses.fields(self)],
         )
+        if "base_optimizer" in self.arguments:
+            parse(self.arguments["base_optimizer"], "base_optimizer")
         if isinstance(self.learning_rate, Mapping):
-            _split_schedule(self.learning_rate, 1, 1)
+            schedule.resolve(self.learning_rate, 1, 1)
         if self.reduce_on_plateau is not None:
             plateau = optax.contrib.reduce_on_plateau
-            _check_arguments(plateau, self.reduce_on_plateau, "reduce_on_plateau")
+            schedule.check_arguments(plateau, self.reduce_on_plateau, "reduce_on_plateau")
         scaled = self.groups or self.reduce_on_plateau is not None
         if self.name.startswith("schedule_free") and scaled:
             raise UserError(
@@ -160,29 +153,23 @@ def build(config: OptimizerConfig, params: Params, steps: int, steps_per_epoch: 
         UserError: for a group that matches no parameter, or arguments that optax refuses.
     """
     groups = _group_of_each(config.groups, params)
-    schedule = _schedule(config.learning_rate, steps, steps_per_epoch)
+    rate = schedule.build(config.learning_rate, steps, steps_per_epoch)
     chain = [
         _scale(params, groups, lambda group: 0.0 if group.frozen else 1.0),
         *_clipping(config),
-        _base(config, schedule, groups),
+        _base(config, rate, groups),
         _scale(params, groups, lambda g: 0.0 if g.frozen else g.learning_rate_factor),
     ]
     transformation = optax.with_extra_args_support(optax.chain(*chain))
     plateau = optax.with_extra_args_support(optax.identity())
     if config.reduce_on_plateau is not None:
         plateau = optax.contrib.reduce_on_plateau(**config.reduce_on_plateau)
-    return Optimizer(transformation, schedule, plateau, _eval_params(config))
+    return Optimizer(transformation, rate, plateau, _eval_params(config))
 
 
 def path_name(path: Any) -> str:
     """Path of a leaf, as groups see it: `interaction_0/linear/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def schedule_names() -> list[str]:
-    """Names of optax's schedules."""
-    names = [n for n in dir(optax) if n.endswith("_schedule") or n == "exponential_decay"]
-    return sorted(set(names) - {"join_schedules", "scale_by_schedule", "sgdr_schedule"})
 
 
 def optimizer_names() -> list[str]:
@@ -206,73 +193,27 @@ def _optimizer_function(name: str, where: str) -> Callable[..., Any]:
     return getattr(optax, name, None) or getattr(optax.contrib, name)
 
 
-def _check_arguments(function, arguments, where: str, more=()) -> None:
-    known = set(inspect.signature(function).parameters) - {"learning_rate", "mask"}
-    for key, value in arguments.items():
-        if key not in known:
-            raise configs.unknown_name(where, "key", key, known | set(more))
-        if key == "base_optimizer":
-            parse(value, "base_optimizer")
-
-
-def _split_schedule(mapping: Mapping[str, Any], steps: int, steps_per_epoch: int):
-    """The optax schedule that a mapping names, and its arguments in steps."""
-    where = "learning_rate"
-    arguments = dict(mapping)
-    name = arguments.pop("schedule", None)
-    if name not in schedule_names():
-        raise configs.unknown_name(where, "schedule", name, schedule_names())
-    function = getattr(optax, name)
-    for key in [k for k in arguments if k.endswith("_epochs")]:
-        in_steps = key.removesuffix("_epochs") + "_steps"
-        arguments[in_steps] = max(1, round(arguments.pop(key) * steps_per_epoch))
-    for key in _STEPS.get(name, ()):
-        arguments.setdefault(key, steps)
-    if "boundaries_and_scales" in arguments:
-        scales = arguments["boundaries_and_scales"]
-        arguments["boundaries_and_scales"] = {int(k): float(v) for k, v in scales.items()}
-    _check_arguments(function, arguments, f"{where} ({name})", more=["schedule"])
-    parameters = inspect.signature(function).parameters.values()
-    missing = [
-        p.name
-        for p in parameters
-        if p.default is inspect.Parameter.empty and p.name not in arguments
-    ]
-    if missing:
-        raise UserError(f"{where} ({name}): missing {', '.join(missing)}; set it.")
-    return function, arguments
-
-
-def _schedule(learning_rate, steps: int, steps_per_epoch: int) -> Schedule:
-    if not isinstance(learning_rate, Mapping):
-        return optax.constant_schedule(float(learning_rate))
-    function, arguments = _split_schedule(learning_rate, steps, steps_per_epoch)
-    try:
-        return function(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optimizer.learning_rate: optax refuses {arguments}: {error}") from None
-
-
 def _clipping(config: OptimizerConfig) -> list[optax.GradientTransformation]:
     names = ("clip_by_global_norm", "clip", "adaptive_grad_clip")
     limits = {name: getattr(config, name) for name in names}
     return [getattr(optax, name)(limit) for name, limit in limits.items() if limit is not None]
 
 
-def _base(config: OptimizerConfig, schedule: Schedule, groups) -> optax.GradientTransformation:
+def _base(config: OptimizerConfig, rate: Schedule, groups) -> optax.GradientTransformation:
     function = _optimizer_function(config.name, "optimizer.name")
     arguments = dict(config.arguments)
     if "base_optimizer" in arguments:
         inner = parse(arguments["base_optimizer"], "optimizer.base_optimizer")
-        arguments["base_optimizer"] = _base(inner, _schedule(inner.learning_rate, 1, 1), groups)
+        inner_rate = schedule.build(inner.learning_rate, 1, 1)
+        arguments["base_optimizer"] = _base(inner, inner_rate, groups)
     if any(not g.weight_decay for g in jax.tree.leaves(groups, is_leaf=_is_group)):
         arguments[_mask_name(config.name, function)] = jax.tree.map(
             lambda group: group.weight_decay, groups, is_leaf=_is_group
         )
     if config.learning_rate != 0 and not isinstance(config.learning_rate, Mapping):
-        schedule = cast(Any, float(config.learning_rate))
+        rate = cast(Any, float(config.learning_rate))
     try:
-        return function(learning_rate=schedule, **arguments)
+        return function(learning_rate=rate, **arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer: {config.name} refuses {config.arguments}: {error}") from None
 

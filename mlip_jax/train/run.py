@@ -18,70 +18,21 @@ from mlip_jax import inference, models, storage
 from mlip_jax.config import UserError
 from mlip_jax.data import dataset, statistics
 from mlip_jax.data.batching import BatchConfig, BatchSource
-from mlip_jax.data.dataset import DataConfig, Dataset
+from mlip_jax.data.dataset import Dataset
 from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.data.structure import Structure
-from mlip_jax.potential import Potential, Variables
+from mlip_jax.potential import Potential, Variables, predict_fn
 from mlip_jax.train import checkpoint, log, loop, report, settings
-from mlip_jax.train import optimizer as optimizers
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loss import PROPERTIES, LossConfig
-from mlip_jax.train.optimizer import OptimizerConfig
+from mlip_jax.train.sections import Sections, parse, resolved, write_config
 from mlip_jax.train.settings import TrainingConfig
 
-SECTIONS = ("data", "model", "loss", "optimizer", "training")
+__all__ = ["Sections", "fit", "parse", "resolved"]
 
 MAX_EVALUATED = 2000
 """Training structures whose errors go into the report, evenly spread over the set."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Sections:
-    """A validated config of a training run.
-
-    Attributes:
-        data: where the structures are.
-        model: with `None` in fields that the data will fill.
-        loss: what is minimised.
-        optimizer: how.
-        training: how long.
-    """
-
-    data: DataConfig
-    model: nn.Module
-    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
-
-
-def parse(mapping: Mapping[str, Any]) -> Sections:
-    """Validates a config, strictly, before anything runs.
-
-    Raises:
-        UserError: for unknown sections, keys and names, and for values of a wrong type or range.
-    """
-    for name in mapping:
-        if name not in SECTIONS:
-            raise configs.unknown_name("config", "section", name, SECTIONS)
-    for name in ("data", "model"):
-        if mapping.get(name) is None:
-            raise UserError(f"config: the section {name!r} is missing; it has no default.")
-    return Sections(
-        data=configs.parse(DataConfig, mapping["data"], "data"),
-        model=models.build_model(mapping["model"]),
-        loss=configs.parse(LossConfig, mapping.get("loss"), "loss"),
-        optimizer=optimizers.parse(mapping.get("optimizer")),
-        training=configs.parse(TrainingConfig, mapping.get("training"), "training"),
-    )
-
-
-def resolved(sections: Sections) -> dict[str, Any]:
-    """The config with every key written out."""
-    plain = {
-        name: configs.to_plain(getattr(sections, name)) for name in SECTIONS if name != "model"
-    }
-    return {**plain, "model": models.module_to_config(sections.model)}
 
 
 def fit(
@@ -120,7 +71,7 @@ def fit(
     data = dataset.load(sections.data, base or Path.cwd())
     task, found = _prepare(sections, data, dtype)
     complete = dataclasses.replace(sections, model=task.model)
-    _write_config(resolved(complete), output, resume)
+    write_config(resolved(complete), output, resume)
     terminal.say(_describe(task, data, found))
     prepared = time.perf_counter() - started
     outcome = loop.train(task, output, resume=resume, progress=progress)
@@ -173,7 +124,7 @@ def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, 
         train=train,
         valid=_valid_source(data.valid, training, devices, found, dtype, needs, train.fields),
     )
-    _check_labels(sections.loss, train)
+    _check_loss(sections.loss, task)
     return task, found
 
 
@@ -215,45 +166,26 @@ def _valid_source(structures, training: TrainingConfig, devices, found, dtype, n
     return BatchSource(structures, lists, config, found.references, dtype, needs, fields)
 
 
-def _check_labels(config: LossConfig, source: BatchSource) -> None:
+def _check_loss(config: LossConfig, task: Task) -> None:
+    """Refuses a loss of what the data do not have, or the model does not predict."""
+    graph = task.train.batch(0, 0).graph
+    if task.train.config.devices > 1:
+        graph = jax.tree.map(lambda leaf: leaf[0], graph)
+    predicted = jax.eval_shape(predict_fn(task.model), task.variables, graph)
     for name in PROPERTIES:
-        if getattr(config, name) is not None and name not in source.fields:
+        if getattr(config, name) is None:
+            continue
+        if name not in task.train.fields:
             raise UserError(
                 f"loss.{name}: no training structure has this label (they have "
-                f"{', '.join(source.fields) or 'none'}). Set loss.{name}: null, or check the label "
-                "keys of the data."
+                f"{', '.join(task.train.fields) or 'none'}). Set loss.{name}: null, or check the "
+                "label keys of the data."
             )
-
-
-def _write_config(config: dict[str, Any], output: Path, resume: bool) -> None:
-    """Writes `config.yaml`; a resumed run has to be the same one."""
-    path = output / "config.yaml"
-    if resume and path.exists():
-        old, new = _flat(configs.load_yaml(path)), _flat(configs.to_plain(config))
-        free = {f"training.{name}" for name in settings.FREE_ON_RESUME}
-        differing = [
-            f"{key}: {old.get(key)!r} before, {new.get(key)!r} now"
-            for key in sorted((set(old) | set(new)) - free)
-            if old.get(key) != new.get(key)
-        ]
-        if differing:
+        if getattr(predicted, name) is None:
             raise UserError(
-                f"{path}: --resume with another config. Differing keys:\n  "
-                + "\n  ".join(differing)
-                + "\nRestore them, or train anew in another --output."
+                f"loss.{name}: the model predicts no {name}. Set loss.{name}: null, or choose a "
+                "model that does."
             )
-    output.mkdir(parents=True, exist_ok=True)
-    configs.dump_yaml(config, path)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by their dotted keys."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    leaves = {}
-    for key, item in value.items():
-        leaves |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    return leaves
 
 
 def _version() -> str:

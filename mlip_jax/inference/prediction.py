@@ -7,35 +7,20 @@ at a time. Sums with reference energies are taken on the host, in float64.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 from jaxtyping import Float
 
-from mlip_jax import elements, models
+from mlip_jax import models
 from mlip_jax.config import UserError
-from mlip_jax.data.batching import ReferenceEnergies, reference_energy
 from mlip_jax.data.collate import Bucket, collate
 from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.planning import atom_ladder, row_ladder
 from mlip_jax.data.structure import Structure
 from mlip_jax.potential import Potential, Prediction, predict_fn
-
-SCHEMA_VERSION = 1
-UNITS = {
-    "energy": "eV",
-    "forces": "eV/Å",
-    "stress": "eV/Å^3",
-    "charges": "e",
-    "magmoms": "μ_B",
-    "atom_energies": "eV",
-}
-ERROR_UNITS = {name: UNITS[name] for name in ("forces", "stress", "charges", "magmoms")}
-ERROR_UNITS = {"energy": "eV/atom", **ERROR_UNITS}
-"""Units of the errors of `evaluate`."""
 
 _WINDOW = 512
 _BATCH_ATOMS = {"cpu": 256}
@@ -127,154 +112,6 @@ def predict(
     return results
 
 
-class Comparison(NamedTuple):
-    """Labels and predictions of one property, component by component.
-
-    Attributes:
-        label: in the unit of `ERROR_UNITS`; energies per atom.
-        predicted: likewise.
-        structure: index of the structure that a component belongs to.
-        element: atomic number of its atom; 0 for properties of structures.
-    """
-
-    label: Float[np.ndarray, " components"]
-    predicted: Float[np.ndarray, " components"]
-    structure: np.ndarray
-    element: np.ndarray
-
-
-def compare(
-    structures: Sequence[Structure],
-    predictions: Sequence[StructurePrediction],
-    potential: Potential,
-    references: ReferenceEnergies | None = None,
-) -> dict[str, Comparison]:
-    """Sets labels against predictions, for every property that some structure has a label of.
-
-    Args:
-        structures: with labels.
-        predictions: of `predict`.
-        potential: that made them.
-        references: reference energies by source, where labels of several sources are mixed: the
-            predicted energy is then that with the reference energies of the structure's source.
-    """
-    columns: dict[str, list[tuple[Any, Any, int, Any]]] = {}
-    for index, (structure, prediction) in enumerate(zip(structures, predictions, strict=True)):
-        numbers, atoms = structure.atomic_numbers, structure.num_atoms
-        for name in ERROR_UNITS:
-            label, value = getattr(structure.labels, name), getattr(prediction, name)
-            if label is None or value is None or not np.all(np.isfinite(value)):
-                continue
-            if name == "energy":
-                if references is not None:
-                    value = value - float(potential.reference_energy(numbers).sum())
-                    value = value + reference_energy(numbers, references, structure.source)
-                label, value = np.atleast_1d(label) / atoms, np.atleast_1d(value) / atoms
-            per_atom = name not in ("energy", "stress")
-            element = np.repeat(numbers, label.size // atoms) if per_atom else np.zeros(label.size)
-            columns.setdefault(name, []).append((label.ravel(), value.ravel(), index, element))
-    result = {}
-    for name, rows in columns.items():
-        owner = np.concatenate([np.full(len(row[0]), row[2]) for row in rows])
-        label, value, element = (np.concatenate([row[k] for row in rows]) for k in (0, 1, 3))
-        result[name] = Comparison(label, value, owner, element.astype(np.int64))
-    return result
-
-
-def evaluate(
-    potential: Potential,
-    structures: Sequence[Structure],
-    *,
-    precision: str = "float32",
-    batch_atoms: int | None = None,
-    references: ReferenceEnergies | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Errors of a potential on labelled structures; see `summarize` for the form of the result.
-
-    Args:
-        potential: what to evaluate.
-        structures: with labels.
-        precision: see `predict`.
-        batch_atoms: see `predict`.
-        references: see `compare`.
-        progress: see `predict`.
-
-    Raises:
-        UserError: where no structure has a label, and as `predict` does.
-    """
-    predictions = predict(
-        potential, structures, precision=precision, batch_atoms=batch_atoms, progress=progress
-    )
-    comparisons = compare(structures, predictions, potential, references)
-    if not comparisons:
-        raise UserError(
-            f"evaluate: none of {len(structures)} structures has a label of "
-            f"{', '.join(ERROR_UNITS)}. Check the label keys of the data."
-        )
-    return summarize(comparisons, structures)
-
-
-def summarize(
-    comparisons: dict[str, Comparison], structures: Sequence[Structure]
-) -> dict[str, Any]:
-    """MAE and RMSE of comparisons, ready for JSON.
-
-    Returns:
-        `{total: {property: {mae, rmse, max, count}}, per_config_type: {type: {property: …}},
-        per_element: {symbol: {property: …}}, units: {property: unit}, num_structures, num_atoms}`.
-        Forces and stress count by component, all nine of a stress.
-    """
-    types = [structure.config_type for structure in structures]
-    by_type: dict[str, Any] = {}
-    for kind in sorted(set(types)):
-        members = np.array([t == kind for t in types])
-        by_type[kind] = {
-            name: _errors(c, members[c.structure])
-            for name, c in comparisons.items()
-            if members[c.structure].any()
-        }
-    numbers = sorted({int(z) for c in comparisons.values() for z in np.unique(c.element) if z})
-    by_element = {
-        elements.SYMBOLS[z]: {
-            name: _errors(c, c.element == z) for name, c in comparisons.items() if z in c.element
-        }
-        for z in numbers
-    }
-    return {
-        "num_structures": len(structures),
-        "num_atoms": int(sum(structure.num_atoms for structure in structures)),
-        "units": {name: ERROR_UNITS[name] for name in comparisons},
-        "total": {name: _errors(c, slice(None)) for name, c in comparisons.items()},
-        "per_config_type": by_type,
-        "per_element": by_element,
-    }
-
-
-def write_npz(path: str | PathLike[str], predictions: Sequence[StructurePrediction]) -> None:
-    """Writes predictions as `.npz`.
-
-    Arrays: `energy [structures]`, `n_atoms [structures]`, `forces [all atoms, 3]` in order,
-    `stress [structures, 3, 3]` (NaN where not all directions are periodic), further outputs of
-    atoms (`atom_energies`, `charges`, `magmoms`) concatenated in the same order,
-    `schema_version`, and `units_<name>` as strings.
-    """
-    arrays: dict[str, Any] = {
-        "schema_version": np.array(SCHEMA_VERSION),
-        "energy": np.array([p.energy for p in predictions], np.float64),
-        "n_atoms": np.array([len(p.forces) for p in predictions], np.int64),
-        "stress": np.array([p.stress for p in predictions], np.float64).reshape(-1, 3, 3),
-        "forces": np.concatenate([np.zeros((0, 3)), *(p.forces for p in predictions)]),
-    }
-    for name in ("atom_energies", "charges", "magmoms"):
-        values = [getattr(p, name) for p in predictions]
-        if values and all(value is not None for value in values):
-            arrays[name] = np.concatenate(values)
-    units = {f"units_{name}": np.array(UNITS[name]) for name in UNITS if name in arrays}
-    with open(path, "wb") as stream:
-        np.savez_compressed(stream, **arrays, **units)  # pyright: ignore[reportArgumentType]
-
-
 @functools.lru_cache(maxsize=8)
 def _program(model: nn.Module) -> Any:
     """One jitted function for each model, so that a second call compiles nothing."""
@@ -358,13 +195,3 @@ def _split(
             charges=None if charges is None else np.asarray(charges[atoms]),
             magmoms=None if magmoms is None else np.asarray(magmoms[atoms]),
         )
-
-
-def _errors(comparison: Comparison, chosen: Any) -> dict[str, Any]:
-    error = np.abs(comparison.predicted[chosen] - comparison.label[chosen])
-    return {
-        "mae": float(np.mean(error)),
-        "rmse": float(np.sqrt(np.mean(np.square(error)))),
-        "max": float(np.max(error)),
-        "count": len(error),
-    }

@@ -1,0 +1,18 @@
+"""A potential applied to structures: predictions, their errors, and the file of predictions."""
+
+from mlip_jax.inference.arrays import SCHEMA_VERSION, write_npz
+from mlip_jax.inference.errors import ERROR_UNITS, Comparison, compare, evaluate, summarize
+from mlip_jax.inference.prediction import StructurePrediction, predict, require_precision
+
+__all__ = [
+    "ERROR_UNITS",
+    "SCHEMA_VERSION",
+    "Comparison",
+    "StructurePrediction",
+    "compare",
+    "evaluate",
+    "predict",
+    "require_precision",
+    "summarize",
+    "write_npz",
+]

@@ -1,0 +1,103 @@
+"""The sections of a training config, validated together; and the resolved config of a run."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+
+from mlip_jax import config as configs
+from mlip_jax import models
+from mlip_jax.config import UserError
+from mlip_jax.data.dataset import DataConfig
+from mlip_jax.train import optimizer as optimizers
+from mlip_jax.train import settings
+from mlip_jax.train.loss import LossConfig
+from mlip_jax.train.optimizer import OptimizerConfig
+from mlip_jax.train.settings import TrainingConfig
+
+SECTIONS = ("data", "model", "loss", "optimizer", "training")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sections:
+    """A validated config of a training run.
+
+    Attributes:
+        data: where the structures are.
+        model: with `None` in fields that the data will fill.
+        loss: what is minimised.
+        optimizer: how.
+        training: how long.
+    """
+
+    data: DataConfig
+    model: nn.Module
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+
+def parse(mapping: Mapping[str, Any]) -> Sections:
+    """Validates a config, strictly, before anything runs.
+
+    Raises:
+        UserError: for unknown sections, keys and names, and for values of a wrong type or range.
+    """
+    for name in mapping:
+        if name not in SECTIONS:
+            raise configs.unknown_name("config", "section", name, SECTIONS)
+    for name in ("data", "model"):
+        if mapping.get(name) is None:
+            raise UserError(f"config: the section {name!r} is missing; it has no default.")
+    return Sections(
+        data=configs.parse(DataConfig, mapping["data"], "data"),
+        model=models.build_model(mapping["model"]),
+        loss=configs.parse(LossConfig, mapping.get("loss"), "loss"),
+        optimizer=optimizers.parse(mapping.get("optimizer")),
+        training=configs.parse(TrainingConfig, mapping.get("training"), "training"),
+    )
+
+
+def resolved(sections: Sections) -> dict[str, Any]:
+    """The config with every key written out."""
+    plain = {
+        name: configs.to_plain(getattr(sections, name)) for name in SECTIONS if name != "model"
+    }
+    return {**plain, "model": models.module_to_config(sections.model)}
+
+
+def write_config(config: dict[str, Any], output: Path, resume: bool) -> None:
+    """Writes `config.yaml`; a resumed run has to be the same one.
+
+    Raises:
+        UserError: naming the keys that differ from those of the run that is resumed.
+    """
+    path = output / "config.yaml"
+    if resume and path.exists():
+        old, new = _flat(configs.load_yaml(path)), _flat(configs.to_plain(config))
+        free = {f"training.{name}" for name in settings.FREE_ON_RESUME}
+        differing = [
+            f"{key}: {old.get(key)!r} before, {new.get(key)!r} now"
+            for key in sorted((set(old) | set(new)) - free)
+            if old.get(key) != new.get(key)
+        ]
+        if differing:
+            raise UserError(
+                f"{path}: --resume with another config. Differing keys:\n  "
+                + "\n  ".join(differing)
+                + "\nRestore them, or train anew in another --output."
+            )
+    output.mkdir(parents=True, exist_ok=True)
+    configs.dump_yaml(config, path)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by their dotted keys."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    leaves = {}
+    for key, item in value.items():
+        leaves |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
