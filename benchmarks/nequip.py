@@ -7,6 +7,7 @@ README.md beside this file says what is measured, and under which rules.
 
 import argparse
 import os
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +28,8 @@ SETTINGS = {
     "learning_rate": 1e-3,
     "loss_weights": [1.0, 25.0],  # energy per atom, forces
 }
+# Sizes of a model that compiles in seconds, to see whether everything runs.
+SMOKE = {"layers": 2, "channels": [4, 4, 4], "radial_mlp": [8, 8]}
 MD = {"timestep_fs": 1.0, "temperature_K": 300.0}
 # Parameters are random: small energies keep the dynamics close to free flight, alike for all.
 ENERGY_SCALE = 1e-3
@@ -53,7 +56,7 @@ def make_case(name: str, options: argparse.Namespace) -> tuple[dict, dict]:
     numbers, symbols = systems.species(structures)
     atoms = sum(len(structure) for structure in structures)
     pairs = systems.count_pairs(structures, SETTINGS["cutoff"])
-    settings = SETTINGS | {
+    settings = (SETTINGS | SMOKE if options.smoke else SETTINGS) | {
         "atomic_numbers": numbers,
         "species": symbols,
         "average_neighbors": pairs / atoms,
@@ -113,6 +116,7 @@ class Benchmark:
                 except (WorkerError, OSError) as error:
                     print(f"{program} left out of {name}: {error}", file=sys.stderr)
                     continue
+                print(f"{name}: {program} is set up", file=sys.stderr)
                 if setup["edges"] != case["pairs"]:
                     message = f"{program}: {setup['edges']} pairs in {name}, not {case['pairs']}"
                     raise ValueError(message)
@@ -143,6 +147,15 @@ class Benchmark:
         print(f"{name} {task}: done", file=sys.stderr)
 
 
+def install(options: argparse.Namespace) -> None:
+    """Make the environments of the chosen peers that are missing, with this interpreter."""
+    peers = [name for name in options.programs if not interpreter(name, options.venvs).exists()]
+    if peers:
+        script = Path(__file__).with_name("install_peers.sh")
+        environment = {"PYTHON": sys.executable} | os.environ
+        subprocess.run([script, options.venvs, *peers], check=True, env=environment)
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -159,6 +172,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--md-steps", type=int, help="steps of an MD slice, all systems")
     parser.add_argument("--batches", type=int, default=4, help="training batches of 8 structures")
     parser.add_argument("--data", type=Path, help="labelled extended XYZ (mlearn's Si_train)")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model: does it run at all?")
+    parser.add_argument("--no-install", action="store_true", help="leave missing peers out")
     results = Path(__file__).parent / "results"
     parser.add_argument("--output", type=Path, default=results, help="folder of the results")
     return parser.parse_args(arguments)
@@ -167,11 +182,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run what the command line asks for and write the results."""
     options = parse()
+    if not options.no_install:
+        install(options)
     benchmark = Benchmark(options)
     for name in options.cases:
         benchmark.run(name)
     run = {
-        "settings": SETTINGS,
+        "settings": SETTINGS | (SMOKE if options.smoke else {}),
         "md": MD,
         "threads": options.threads,
         "hugepages": options.hugepages,
