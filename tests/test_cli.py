@@ -113,7 +113,8 @@ def test_predictions_are_written_and_read(potential, data):
     assert errors["total"]["forces"]["mae"] < 1e-5  # float32 against float64
 
 
-def test_relax_and_md_run(potential, data, capsys):
+@pytest.mark.slow
+def test_relax_and_md_run(potential, data):
     loose = ("--set", "max_force=0.05")
     assert run("relax", potential, data, "-o", "relaxed.extxyz", *loose) == 0
     relaxed = formats.read("relaxed.extxyz")[0]
@@ -127,10 +128,20 @@ def test_relax_and_md_run(potential, data, capsys):
     assert run("md", "nve.yaml", "ensemble.temperature=100", "-o", "nve") == 0
     assert len(formats.read("nve/trajectory.extxyz")) == 3
     assert config.load_yaml("nve/config.yaml")["ensemble"]["temperature"] == 100
-    capsys.readouterr()
-    assert "--overwrite" in refused(capsys, "md", "nve.yaml", "-o", "nve")
-    message = refused(capsys, "md", "nve.yaml", "simulation.step=3", "-o", "other")
+
+
+def test_md_refuses_unknown_keys_and_earlier_runs(potential, data, capsys):
+    mapping = {"potential": "potential", "structure": {"file": "data.extxyz"}}
+    config.dump_yaml({**mapping, "simulation": {"steps": 20}}, "nve.yaml")
+    message = refused(capsys, "md", "nve.yaml", "simulation.step=3")
     assert "simulation: unknown key 'step'; did you mean 'steps'" in message
+    Path("runs/nve").mkdir(parents=True)
+    Path("runs/nve/thermo.jsonl").touch()
+    assert "--overwrite" in refused(capsys, "md", "nve.yaml")
+    message = refused(capsys, "md", "nve.yaml", "structure.file=gone.extxyz")
+    assert "structure.file: gone.extxyz is neither in" in message
+    message = refused(capsys, "md", "nve.yaml", "potential=gone")
+    assert "potential: gone" in message
 
 
 def test_training_leaves_a_potential(data, capsys):

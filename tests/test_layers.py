@@ -36,7 +36,7 @@ ROOMS = {
 # Constraints of a section's fields are pydantic's or annotated_types'.
 EVERYWHERE = {"annotated_types", "jax", "jaxtyping", "numpy", "pydantic.Field"}
 DOORS = {
-    "ase": {"data", "interop"},
+    "ase": {"data", "interop", "simulate.trajectory"},
     "ase_db_backends": {"data"},
     "e3nn_jax": {"nn", "descriptors", "models"},
     "flax": {"nn", "descriptors", "models", "potential", "train", "inference", "interop"},
@@ -48,7 +48,7 @@ DOORS = {
     "orbax": {"train"},
     "pydantic": {"config"},
     "pymatgen": {"data"},
-    "rich": {"cli", "train"},
+    "rich": {"cli", "train", "simulate"},
     "ruamel": {"config"},
     "safetensors": {"storage"},
     "tensorboardX": {"train"},

@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,12 @@ _SILICON = {
     "test": "experiments/silicon_pbe/test.extxyz.gz",
     "labels": {"energy": "REF_energy", "forces": "REF_forces", "stress": "REF_stress"},
 }
+
+_EXAMPLES = {
+    "local": {"descriptor": {"acsf": {"cutoff": 6.0}}, "regressor": {"mlp": {"hidden": [32, 32]}}},
+    "sum": {"terms": [{"zbl": {"cutoff": 2.0}}, {"nequip": {"cutoff": 5.0}}]},
+}
+"""What a template puts into fields that have no default."""
 
 
 def load(path: Path, overrides: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
@@ -117,16 +123,14 @@ def template(name: str) -> str:
     parts = [
         f"# mlip-jax train config.yaml --output runs/{name}\n"
         "# Every key stands here with its default; delete what you do not change.",
-        text.section("data", _resolve(TRAIN["data"]), _silicon_data()),
-        text.model(name, models.resolve(name), models.default_fields(name)),
+        text.section("data", _resolve(TRAIN["data"]), _SILICON),
+        text.model(
+            name, models.resolve(name), models.default_fields(name) | _EXAMPLES.get(name, {})
+        ),
     ]
     for section in ("loss", "optimizer", "training"):
         parts.append(text.section(section, _resolve(TRAIN[section]), {}))
     return "\n\n".join(parts) + "\n"
-
-
-def _silicon_data() -> Mapping[str, Any]:
-    return _SILICON
 
 
 def _resolve(target: str) -> Any:
