@@ -36,7 +36,7 @@ ROOMS = {
 # Constraints of a section's fields are pydantic's or annotated_types'.
 EVERYWHERE = {"annotated_types", "jax", "jaxtyping", "numpy", "pydantic.Field"}
 DOORS = {
-    "ase": {"data", "interop", "simulate.trajectory"},
+    "ase": {"data", "interop"},
     "ase_db_backends": {"data"},
     "e3nn_jax": {"nn", "descriptors", "models"},
     "flax": {"nn", "descriptors", "models", "potential", "train", "inference", "interop"},
