@@ -18,6 +18,16 @@ from mlip_jax.data.formats.labels import LabelKeys, Record, to_structure
 from mlip_jax.data.structure import Structure
 
 _GEOMETRY = ("numbers", "positions")
+# What ASE's readers raise on files that are damaged or of an unfinished run.
+_READ_ERRORS = (
+    UnknownFileTypeError,
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    SyntaxError,
+)
 _VASP_FILES = ("vasprun.xml", "vasprun.xml.gz", "OUTCAR", "OUTCAR.gz")
 
 
@@ -191,8 +201,8 @@ def _read_with_ase(path: Path) -> Iterator[ase.Atoms]:
         yield from itertools.chain([next(frames)], frames)
     except StopIteration:
         raise UserError(f"{path}: the file holds no frame.") from None
-    except (UnknownFileTypeError, OSError, ValueError, IndexError) as error:
-        raise UserError(f"{path}: ASE cannot read this file ({error}).") from error
+    except _READ_ERRORS as error:
+        raise UserError(f"{path}: ASE cannot read this file ({error!r}).") from error
 
 
 def _connect(path: Path, *, readonly: bool = True) -> Any:

@@ -6,8 +6,9 @@ import lzma
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from io import TextIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -119,12 +120,12 @@ def _row_text(values: list) -> str:
     return " ".join(map(repr, values))
 
 
-def _open(path: Path, mode: str) -> IO[str]:
+def _open(path: Path, mode: str) -> TextIOBase:
     opener = _OPENERS.get(path.suffix.lower(), open)
     return opener(path, mode, encoding="utf-8")  # pyright: ignore
 
 
-def _read_frame(file: IO[str], first_line: str, path: Path, frame: int) -> Record:
+def _read_frame(file: TextIOBase, first_line: str, path: Path, frame: int) -> Record:
     where = f"{path}, frame {frame}"
     try:
         num_atoms = int(first_line)
@@ -199,7 +200,7 @@ def _atomic_numbers(columns: dict[str, np.ndarray], where: str) -> np.ndarray:
         return numbers
     unknown = [(i, s) for i, s in enumerate(symbols) if s not in _NUMBER_OF]
     if unknown:
-        raise UserError(f"{where}, atom {unknown[0][0]}: {unknown[0][1]!r} is no element.")
+        raise UserError(f"{where}, atom {unknown[0][0]}: {str(unknown[0][1])!r} is no element.")
     return np.array([_NUMBER_OF[s] for s in symbols], np.int64)
 
 

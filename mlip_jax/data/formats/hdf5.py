@@ -14,8 +14,7 @@ With S structures and A atoms in all (units: `mlip_jax.units`; stress positive u
     /present/<label>   [S]       whether the structure has it (the value is 0 where not)
 """
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -31,8 +30,11 @@ FORMAT, VERSION = "mlip_jax structures", 1
 _PER_STRUCTURE = {"energy": (), "stress": (3, 3), "total_charge": ()}
 _PER_ATOM = {"forces": (3,), "charges": (), "magmoms": (), "spins": (3,)}
 _TEXTS = ("config_type", "source", "group", "name")
-_BLOCK = 256
-"""Structures that are written at a time, and rows of a chunk."""
+_BLOCK_ATOMS = 20_000
+"""Atoms that are held in memory while writing (one structure more, at most)."""
+
+_CHUNK = 512
+"""Rows of a chunk."""
 
 
 class HDF5Structures(Sequence[Structure]):
@@ -127,14 +129,26 @@ def write_structures(path: Path, structures: Iterable[Structure]) -> None:
     with h5py.File(path, "w") as file:
         file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
         file.create_dataset("offsets", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(4096,))
-        iterator = iter(structures)
         written = 0
-        while block := list(itertools.islice(iterator, _BLOCK)):
+        for block in _blocks(structures):
             _write_block(file, block, written)
             written += len(block)
         if written == 0:
             raise UserError(f"{path}: there is no structure to write.")
         file.require_group("present")
+
+
+def _blocks(structures: Iterable[Structure]) -> Iterator[list[Structure]]:
+    block: list[Structure] = []
+    atoms = 0
+    for structure in structures:
+        block.append(structure)
+        atoms += structure.num_atoms
+        if atoms >= _BLOCK_ATOMS:
+            yield block
+            block, atoms = [], 0
+    if block:
+        yield block
 
 
 def _write_block(file: h5py.File, block: list[Structure], written: int) -> None:
@@ -173,7 +187,7 @@ def _append(file: h5py.File, name: str, values: np.ndarray, start: int, dtype=No
     """Puts values after row `start`; rows before it that were never written are 0."""
     if name not in file:
         shape = (0, *values.shape[1:])
-        maximum, chunk = (None, *values.shape[1:]), (_BLOCK, *values.shape[1:])
+        maximum, chunk = (None, *values.shape[1:]), (_CHUNK, *values.shape[1:])
         file.create_dataset(
             name, shape, dtype=dtype or values.dtype, maxshape=maximum, chunks=chunk
         )

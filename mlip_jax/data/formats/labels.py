@@ -114,7 +114,7 @@ class Record:
     cell: np.ndarray
     pbc: np.ndarray
     info: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, Any]
     path: Path
     frame: int
 
