@@ -114,7 +114,7 @@ def load(config: DataConfig, base: Path) -> Dataset:
         else:
             files[name] = _open_all(value, config, base)
             sets[name] = StructureSet(files[name], config.weights).materialized()
-    for name, chosen in split(pool, fractions, config).items():
+    for name, chosen in split(pool.materialized(), fractions, config).items():
         sets[name] = pool.select(chosen).materialized()
     verdicts = [check_keys(files["train"]), *checks.run(sample(sets["train"]), config.labels)]
     checks.enforce(verdicts, config.checks)
@@ -179,13 +179,17 @@ def sample(structures: Sequence[Structure]) -> list[Structure]:
 def _groups(structures: Sequence[Structure], kind: str) -> list[list[int]]:
     """Indices that stay together; those of isolated atoms are left out."""
     groups: dict[str, list[int]] = {}
-    for index, structure in enumerate(structures):
-        if is_isolated_atom(structure):
+    sizes = getattr(structures, "num_atoms", None)
+    for index in range(len(structures)):
+        if kind == "random" and sizes is not None and sizes[index] > 1:
+            # Of a lazy set, only single atoms need be read.
+            groups[f"structure {index}"] = [index]
             continue
-        single = kind == "random" or not structure.group
-        groups.setdefault(
-            f"structure {index}" if single else f"group {structure.group}", []
-        ).append(index)
+        structure = structures[index]
+        if not is_isolated_atom(structure):
+            single = kind == "random" or not structure.group
+            name = f"structure {index}" if single else f"group {structure.group}"
+            groups.setdefault(name, []).append(index)
     return list(groups.values())
 
 
