@@ -124,11 +124,6 @@ def load_tree(checkpoint: Path, name: str, like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), [found[key] for key in expected])
 
 
-def has_tree(checkpoint: Path, name: str) -> bool:
-    """Whether a checkpoint holds a tree of this name."""
-    return any(key.startswith(name + "/") for key in _read_position(checkpoint)["keys"])
-
-
 def _flatten(trees: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Arrays by their path; the names are free of orbax's separators."""
     arrays = {}

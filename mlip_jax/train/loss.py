@@ -96,13 +96,6 @@ class LossConfig:
         """Weight of every property in an epoch; 0 for absent ones."""
         return np.array([_weight(getattr(self, name), epoch) for name in PROPERTIES])
 
-    @property
-    def last_epoch(self) -> int:
-        """The first epoch from which on no weight changes any more."""
-        terms = [getattr(self, name) for name in PROPERTIES]
-        schedules = [t.weight for t in terms if t and isinstance(t.weight, WeightSchedule)]
-        return max((max(s.values) for s in schedules), default=0)
-
 
 class Sums(NamedTuple):
     """Sums over the labels of one or several batches; they add.
