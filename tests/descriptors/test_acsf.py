@@ -39,6 +39,10 @@ def _structure(seed=0) -> Structure:
     return Structure(numbers, positions, cell, np.array([True, True, True]))
 
 
+def _graph(structure: Structure, cutoff: float, **options):
+    return jax.tree.map(jnp.asarray, make_graph(structure, cutoff, **options))
+
+
 def _decay(kind: str, x: float) -> float:
     if x >= 1.0:
         return 0.0
@@ -89,7 +93,7 @@ def _loops(structure: Structure, i: int, kind: str) -> list[float]:
 def test_functions_equal_loops_over_neighbors(kind, block):
     structure = _structure()
     descriptor = SymmetryFunctions(RADIAL, ANGULAR, SPECIES, kind)
-    graph = make_graph(structure, CUTOFF + 0.5, dtype=np.float64, block=block)
+    graph = _graph(structure, CUTOFF + 0.5, dtype=np.float64, block=block)
     values = jax.jit(lambda g: descriptor.apply({}, g))(graph)
     expected = [_loops(structure, i, kind) for i in range(8)]
     # 1e-12: sums of some 1000 terms of order one, in float64.
@@ -97,7 +101,7 @@ def test_functions_equal_loops_over_neighbors(kind, block):
 
 
 def test_moments_equal_triplets():
-    graph = make_graph(_structure(), CUTOFF, dtype=np.float64)
+    graph = _graph(_structure(), CUTOFF, dtype=np.float64)
     vectors = edge_vectors(graph)
     r = safe_norm(vectors)
     weights = jnp.stack([ENVELOPES["cosine"](r / c) for c in (CUTOFF, 2.5)], axis=-1)
@@ -138,8 +142,8 @@ def _curvature(descriptor, graph):
 def test_padding_and_skin_change_nothing_and_stay_finite():
     structure = _structure()
     descriptor = SymmetryFunctions(RADIAL, ANGULAR, SPECIES)
-    tight = make_graph(structure, CUTOFF, dtype=np.float64)
-    skin = make_graph(structure, CUTOFF + 1.0, dtype=np.float64)
+    tight = _graph(structure, CUTOFF, dtype=np.float64)
+    skin = _graph(structure, CUTOFF + 1.0, dtype=np.float64)
     width = skin.max_neighbors + 3
 
     def widen(rows, fill):
@@ -162,7 +166,7 @@ def test_padding_and_skin_change_nothing_and_stay_finite():
 def test_grid_and_explicit_list_agree():
     grid = ACSF(species=SPECIES, cutoff=CUTOFF, num_radial=4, num_angular=3, zetas=(1, 4))
     listed = SymmetryFunctions(grid.radial, grid.angular, SPECIES, grid.envelope)
-    graph = make_graph(_structure(), CUTOFF, dtype=np.float64)
+    graph = _graph(_structure(), CUTOFF, dtype=np.float64)
     np.testing.assert_array_equal(grid.apply({}, graph), listed.apply({}, graph))
     assert grid.apply({}, graph).shape == (8, 4 * 2 + 3 * 2 * 2 * 3)
 
@@ -171,8 +175,8 @@ def test_short_angular_cutoff_uses_a_prefix():
     descriptor = ACSF(species=SPECIES, cutoff=CUTOFF, num_radial=4, angular_cutoff=2.4)
     assert descriptor.prefix_cutoffs == (2.4,)
     structure = _structure()
-    whole = make_graph(structure, CUTOFF, dtype=np.float64)
-    short = make_graph(structure, CUTOFF, prefix_cutoffs=(2.4,), dtype=np.float64)
+    whole = _graph(structure, CUTOFF, dtype=np.float64)
+    short = _graph(structure, CUTOFF, prefix_cutoffs=(2.4,), dtype=np.float64)
     assert short.prefixes[0][1] < short.max_neighbors
     np.testing.assert_allclose(
         descriptor.apply({}, short), descriptor.apply({}, whole), rtol=1e-12, atol=1e-14
@@ -180,6 +184,6 @@ def test_short_angular_cutoff_uses_a_prefix():
 
 
 def test_missing_species_are_explained():
-    graph = make_graph(_structure(), CUTOFF)
+    graph = _graph(_structure(), CUTOFF)
     with pytest.raises(ValueError, match="expected the atomic numbers"):
         ACSF(cutoff=CUTOFF).apply({}, graph)
