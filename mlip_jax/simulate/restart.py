@@ -102,7 +102,7 @@ def read_state(path: Path, like: DynamicsState) -> DynamicsState:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return dict(file)
     except FileNotFoundError:
         raise UserError(f"{path}: no such restart file. Check the path.") from None

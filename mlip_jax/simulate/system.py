@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -113,7 +114,7 @@ def prepare(
         model=potential.model,
         predict=predict_fn(potential.model),
         variables=cast_variables(potential.variables, dtype),
-        template=template,
+        template=jax.tree.map(jnp.asarray, template),
         neighbors=neighbors,
         images=images.astype(np.int32),
         masses=np.array(elements.MASSES)[structure.atomic_numbers],
