@@ -112,8 +112,7 @@ def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, 
     found = statistics.compute(data.train, needs.cutoff, sections.data.statistics, lists)
     model = models.fill_from_statistics(sections.model, found)
     devices = settings.count_devices(training)
-    block = settings.choose_block(training)
-    batches = BatchConfig(training.batch_size, devices, block=block, seed=training.seed)
+    batches = BatchConfig(training.batch_size, devices, block=training.block, seed=training.seed)
     train = BatchSource(data.train, lists, batches, found.references, dtype, needs)
     task = Task(
         model=model,
@@ -162,9 +161,8 @@ def _valid_source(structures, training: TrainingConfig, devices, found, dtype, n
         return None
     devices = devices if len(structures) >= devices else 1
     size = min(training.valid_batch_size or training.batch_size, len(structures))
-    block = settings.choose_block(training)
     batch_size = max(size // devices, 1) * devices
-    config = BatchConfig(batch_size, devices, block=block, shuffle=False)
+    config = BatchConfig(batch_size, devices, block=training.block, shuffle=False)
     lists = NeighborLists(structures, needs.cutoff, needs.prefix_cutoffs)
     return BatchSource(structures, lists, config, found.references, dtype, needs, fields)
 

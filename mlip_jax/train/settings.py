@@ -11,9 +11,6 @@ from mlip_jax.train.loss import PROPERTIES
 
 MONITORS = ("loss", *(f"{name}_{error}" for name in PROPERTIES for error in ("mae", "rmse")))
 
-CPU_BLOCK = 16
-"""On a CPU, temporaries of so many atoms stay in its caches; see `graph.map_atom_blocks`."""
-
 FREE_ON_RESUME = ("name", "time_limit", "checkpoint_minutes", "checkpoint_steps", "workers")
 """Keys that a resumed run may change: its numbers do not depend on them."""
 
@@ -40,8 +37,8 @@ class TrainingConfig:
         checkpoint_minutes: from one checkpoint to the next, at the end of an epoch.
         checkpoint_steps: steps from one to the next within an epoch; none there where null.
         devices: local devices to use; all that divide the batch size where null.
-        block: atoms processed at a time (see `AtomicGraph.block`); where null, 16 on a CPU and all
-            at once elsewhere. Results do not depend on it, but for rounding.
+        block: atoms processed at a time on a CPU (see `AtomicGraph.block`; 0: all). Blocks need
+            less memory; whether they save time depends on the model. Results differ by rounding.
         workers: threads that build batches ahead.
         tensorboard: whether to write TensorBoard files, too.
         report: whether to write `report.html` and plots at the end.
@@ -62,7 +59,7 @@ class TrainingConfig:
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 1.0
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
     devices: Annotated[int, Field(ge=1)] | None = None
-    block: Annotated[int, Field(ge=0)] | None = None
+    block: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=0)] = 1
     tensorboard: bool = False
     report: bool = True
@@ -93,10 +90,3 @@ def count_devices(config: TrainingConfig) -> int:
             f"({local[0].platform}). Set fewer, or leave the key out."
         )
     return config.devices
-
-
-def choose_block(config: TrainingConfig) -> int:
-    """Atoms processed at a time: as asked for, or what was measured fast on the platform."""
-    if config.block is not None:
-        return config.block
-    return CPU_BLOCK if jax.default_backend() == "cpu" else 0
