@@ -147,16 +147,18 @@ class Terminal:
         if now - self._last_line < QUIET_SECONDS and not last:
             return
         self._last_line = now
-        shown = record.get("valid") or record["train"]
+        measured = "valid" if record.get("valid") else "train"
+        shown = record[measured]
         names = tuple(key for key in shown if key == "loss" or key.endswith("_mae"))
         if names != self._header:
             self._header = names
-            columns = "".join(f"{_HEADERS.get(name, f'valid {name}'):>14}" for name in names)
-            self.say(f"{'epoch':>7}{'rate':>10}{'train loss':>13}{columns}{'s':>8}")
+            columns = "".join(f"{_HEADERS.get(name, name):>14}" for name in names)
+            self.say("mean absolute errors of the set named in each line")
+            self.say(f"{'epoch':>7}{'rate':>10}{'set':>7}{columns}{'s':>8}")
         scaled = {name: shown[name] * (1e3 if name in _HEADERS else 1.0) for name in names}
         values = "".join(f"{scaled[name]:>14.4g}" for name in names)
         self.say(
             f"{record['epoch']:>7}{record['learning_rate']:>10.1e}"
-            f"{record['train']['loss']:>13.4g}{values}"
+            f"{measured:>7}{values}"
             f"{record['time']['epoch_seconds']:>8.1f}{' *' if record['best'] else ''}"
         )
