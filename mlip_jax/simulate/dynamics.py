@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from mlip_jax import units
 from mlip_jax.graph import AtomicGraph, edge_vectors, pytree, safe_norm
-from mlip_jax.neighbors import device
+from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.device import DeviceNeighbors
 from mlip_jax.potential import PredictFn
 from mlip_jax.simulate.ensembles import Ensemble, kinetic_energy
@@ -122,7 +122,7 @@ def build(
     Args:
         predict: `(variables, graph) -> Prediction`.
         ensemble: the integrator.
-        template: graph of the system, see `neighbors.device.to_graph`.
+        template: graph of the system, see `neighbors.active.to_graph`.
         chunk_length: most steps of a chunk.
         grade_fn: `(variables, graph) ->` extrapolation grade of each atom.
     """
@@ -130,7 +130,7 @@ def build(
     def evaluate(variables, state: DynamicsState) -> DynamicsState:
         state = _refresh(state)
         positions = state.integrator.position
-        graph, neighbors = device.to_graph(template, state.neighbors, positions, state.cell)
+        graph, neighbors = active.to_graph(template, state.neighbors, positions, state.cell)
         prediction = predict(variables, graph)
         grade = state.grade if grade_fn is None else jnp.max(grade_fn(variables, graph))
         return dataclasses.replace(

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax_md import space
 from jaxtyping import Array, Bool, Float
 
 from mlip_jax.data.structure import Structure
 from mlip_jax.graph import AtomOutputs, pytree, static_field
-from mlip_jax.neighbors import device
+from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.device import DeviceNeighbors
 from mlip_jax.potential import Potential
 from mlip_jax.simulate.system import prepare
@@ -34,6 +35,7 @@ class JaxMDNeighbors:
         """The list at new positions (and box), built anew where it has become stale."""
         cell = self.listed.reference_cell if box is None else to_cell(box)
         positions = position @ cell if self.fractional else position
+        positions = device.follow(self.listed, positions, cell)
         return JaxMDNeighbors(device.refresh(self.listed, positions, cell), self.fractional)
 
     @property
@@ -67,7 +69,8 @@ def jax_md_energy(
     Args:
         potential: the potential.
         structure: says elements, cell and periodicity.
-        fractional_coordinates: whether R is fractional (as `jax_md.simulate.npt_nose_hoover` and
+        fractional_coordinates: whether R is fractional; gradients with respect to it are in eV/Å
+            all the same, which is jax-md's convention (as `jax_md.simulate.npt_nose_hoover` and
             `jax_md.space.periodic_general` have it by default).
         skin: Å, of the neighbour list.
         precision: `float32` or `float64`.
@@ -82,14 +85,15 @@ def jax_md_energy(
         R: Array, *, neighbor: JaxMDNeighbors, box: Any = None, perturbation: Any = None
     ) -> Array:
         cell = rows if box is None else to_cell(box)
-        positions = R @ cell if fractional_coordinates else R
+        positions = space.transform(cell.T, R) if fractional_coordinates else R
+        positions = device.follow(neighbor.listed, positions, cell)
         fixed = jax.lax.stop_gradient((positions, cell))
         stale = device.is_stale(neighbor.listed, *fixed)
         if perturbation is not None:
             strain = jnp.asarray(perturbation, system.dtype)
             strain = strain if strain.ndim == 2 else strain * jnp.eye(3, dtype=system.dtype)
             positions, cell = positions @ strain.T, cell @ strain.T
-        graph, listed = device.to_graph(system.template, neighbor.listed, positions, cell)
+        graph, listed = active.to_graph(system.template, neighbor.listed, positions, cell)
         outputs = cast(AtomOutputs, system.model.apply(system.variables, graph))
         total = jnp.sum(jnp.where(graph.energy_mask, outputs.energies, 0.0))
         wrong = stale | (device.flags(listed) != 0)

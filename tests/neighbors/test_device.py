@@ -9,7 +9,7 @@ import pytest
 
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure
-from mlip_jax.neighbors import device
+from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.device import Flag
 
 CELL = np.array([[7.0, 0.0, 0.0], [1.0, 6.5, 0.0], [-0.5, 0.8, 7.5]])
@@ -30,7 +30,7 @@ def graph_of(listed, positions=None):
     template = make_graph(
         Structure(np.full(len(positions), 14), positions, CELL, ALL), CUTOFF, dtype=np.float64
     )
-    return jax.jit(device.to_graph)(template, listed, jnp.asarray(positions), jnp.asarray(CELL))
+    return jax.jit(active.to_graph)(template, listed, jnp.asarray(positions), jnp.asarray(CELL))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_refresh_in_a_scan_never_misses_a_pair(listed):
     def step(current, number):
         positions = start + number * drift
         current = device.refresh(current, positions, cell)
-        graph, current = device.to_graph(template, current, positions, cell)
+        graph, current = active.to_graph(template, current, positions, cell)
         return current, (graph.edge_mask.sum(), jnp.all(current.reference_positions == positions))
 
     last, (counts, rebuilt) = jax.jit(lambda s: jax.lax.scan(step, s, jnp.arange(12.0)))(roomy)

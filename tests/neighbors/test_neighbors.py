@@ -11,7 +11,7 @@ import pytest
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure
-from mlip_jax.neighbors import device, host
+from mlip_jax.neighbors import active, device, host
 
 TRICLINIC = np.array([[6.1, 0.3, -0.4], [2.2, 5.7, 0.5], [-1.9, 1.3, 6.6]])
 NONE = np.zeros(3, bool)
@@ -128,7 +128,7 @@ def test_device_graph_is_that_of_the_host(name):
     )
     present = jnp.asarray(moved), jnp.asarray(cell)
     assert not device.is_stale(listed, *present)
-    graph, listed = jax.jit(device.to_graph)(expected, listed, *present)
+    graph, listed = jax.jit(active.to_graph)(expected, listed, *present)
     assert int(device.flags(listed)) == 0
     # The host's graph is wrapped: its shifts differ, its pairs and distances do not.
     indices, mask = np.asarray(graph.neighbors), np.asarray(graph.edge_mask)
@@ -204,7 +204,7 @@ def test_rows_are_copied_into_a_larger_template():
     template = make_graph(structure, cutoff, dtype=np.float64, block=8)
     assert template.num_atoms > len(positions)
     listed = device.allocate(positions, cell, pbc, cutoff, 0.5, dtype=np.float64)
-    graph, _ = device.to_graph(template, listed, listed.reference_positions, listed.reference_cell)
+    graph, _ = active.to_graph(template, listed, listed.reference_positions, listed.reference_cell)
     assert graph.block == 8
     padded = np.asarray(~graph.atom_mask)
     assert not np.asarray(graph.edge_mask)[padded].any()

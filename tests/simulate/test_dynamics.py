@@ -193,7 +193,7 @@ def test_nose_hoover_conserves_its_extended_energy():
     assert np.ptp(conserved) < 2e-3  # eV in 64 atoms: the error of a 0.5 fs step
 
 
-def nve_energies(timestep, steps, chunk=1000):
+def nve_energies(timestep, steps, chunk=400):
     """Total energy [eV] at each step of 64 Si atoms at 300 K."""
     _, compiled, state = make(
         "nve", diamond(), chunk=chunk, timestep=timestep, kelvin=600.0, skin=0.6
@@ -215,7 +215,7 @@ def order_of_fluctuations(duration):
 
 
 def test_energy_fluctuates_with_the_square_of_the_step():
-    order, _ = order_of_fluctuations(1000.0)
+    order, _ = order_of_fluctuations(400.0)
     assert abs(order - 2.0) < 0.2
 
 

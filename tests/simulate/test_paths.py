@@ -11,7 +11,7 @@ from mlip_jax.data.collate import collate, exact_bucket, make_graph
 from mlip_jax.data.formats.ase_files import to_atoms
 from mlip_jax.data.structure import Structure
 from mlip_jax.interop.ase import MLIPCalculator
-from mlip_jax.neighbors import device
+from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.host import neighbor_list
 from mlip_jax.potential import Potential, predict_fn
 from mlip_jax.simulate.system import cast_variables, prepare, replicate
@@ -84,7 +84,7 @@ def by_dynamics(potential, structure):
     @jax.jit
     def predict(variables, neighbors, positions, cell):
         stale = device.is_stale(neighbors, positions, cell)
-        graph, neighbors = device.to_graph(system.template, neighbors, positions, cell)
+        graph, neighbors = active.to_graph(system.template, neighbors, positions, cell)
         return system.predict(variables, graph), device.flags(neighbors), stale
 
     arguments = map(jax.numpy.asarray, (positions, structure.cell))

@@ -16,10 +16,12 @@ from tests.simulate.test_dynamics import make
 
 QUANTILE = 2.576  # two-sided, 99 %
 KELVIN = 600.0
+TIMESTEP = 0.5
+"""fs. BAOAB's momenta are too cold by (ω dt)²/4, 0.7 % at 2 fs in silicon: here 0.04 %."""
 
 
 def kinetic_energies(kind, steps, discard, chunk=1000):
-    _, compiled, state = make(kind, chunk=chunk, timestep=2.0, kelvin=KELVIN, skin=0.6)
+    _, compiled, state = make(kind, chunk=chunk, timestep=TIMESTEP, kelvin=KELVIN, skin=0.6)
     series = []
     for _ in range(steps // chunk):
         result, _ = dynamics.advance_chunk(compiled, {}, state, chunk, Limits())
@@ -60,7 +62,7 @@ def check_canonical(series, freedom):
 
 @pytest.mark.parametrize("kind", ["langevin", "nose_hoover"])
 def test_thermostat_holds_the_temperature(kind):
-    series, freedom = kinetic_energies(kind, 4000, 1000)
+    series, freedom = kinetic_energies(kind, 6000, 2000)
     kT = units.BOLTZMANN * KELVIN
     error = np.sqrt(0.5 * freedom * kT**2 * correlation_time(series) / len(series))
     assert abs(series.mean() - 0.5 * freedom * kT) < QUANTILE * error
@@ -69,4 +71,4 @@ def test_thermostat_holds_the_temperature(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["langevin", "nose_hoover"])
 def test_kinetic_energies_are_canonical(kind):
-    check_canonical(*kinetic_energies(kind, 200_000, 5_000, chunk=5000))
+    check_canonical(*kinetic_energies(kind, 150_000, 10_000, chunk=5000))
