@@ -71,7 +71,7 @@ class Benchmark:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.surroundings = Surroundings(options.threads, options.hugepages)
-        self.chosen: dict[tuple[str, str], str] = {}
+        self.chosen: dict[tuple[str, str], str] = dict(options.mode)
         self.results: dict[str, dict] = {}
         self.probes: dict[str, dict] = {}
 
@@ -156,6 +156,15 @@ def install(options: argparse.Namespace) -> None:
         subprocess.run([script, options.venvs, *peers], check=True, env=environment)
 
 
+def fixed_mode(text: str) -> tuple[tuple[str, str], str]:
+    """`nequip.md=eager` as a program, its task and the mode."""
+    where, separator, mode = text.partition("=")
+    program, dot, task = where.partition(".")
+    if not (separator and dot and program in PROGRAMS):
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected something like nequip.md=eager")
+    return (program, task), mode
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -169,6 +178,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="turns of every program")
     parser.add_argument("--calls", type=int, default=5, help="evaluations or steps in a turn")
     parser.add_argument("--probe-calls", type=int, default=3, help="repetitions to choose a mode")
+    parser.add_argument(
+        "--mode",
+        type=fixed_mode,
+        action="append",
+        default=[],
+        metavar="PROGRAM.TASK=MODE",
+        help="do not try the modes of a task (nequip's aotinductor compiles for many minutes)",
+    )
     parser.add_argument("--md-steps", type=int, help="steps of an MD slice, all systems")
     parser.add_argument("--batches", type=int, default=4, help="training batches of 8 structures")
     parser.add_argument("--data", type=Path, help="labelled extended XYZ (mlearn's Si_train)")
