@@ -13,9 +13,10 @@ from jaxtyping import Float
 
 from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure, StructureLabels
+from mlip_jax.interrupt import StopRequest
 from mlip_jax.simulate import dynamics, ensembles, restart, thermo, trajectory
 from mlip_jax.simulate.dynamics import Chunk, DynamicsState, Limits, Stop
-from mlip_jax.simulate.progress import Progress, StopRequest
+from mlip_jax.simulate.progress import Progress
 from mlip_jax.simulate.settings import EnsembleConfig, SimulationConfig
 from mlip_jax.simulate.system import System, prepare, replicate
 

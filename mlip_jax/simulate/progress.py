@@ -1,9 +1,6 @@
-"""Progress of a simulation, and the request to end it."""
+"""Progress of a simulation."""
 
-import contextlib
-import signal
-import threading
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from mlip_jax.data.structure import Structure
@@ -67,32 +64,6 @@ class Progress:
         if self._steps == 0:
             return float("nan")
         return 86400.0 * self._steps * self._config.timestep * 1e-6 / self._seconds
-
-
-class StopRequest:
-    """While it is entered, the first SIGINT or SIGTERM is remembered; a second one acts at once.
-
-    Attributes:
-        signal: number of the signal that came, or `None`.
-    """
-
-    def __init__(self):
-        self.signal: int | None = None
-        self._restore = contextlib.ExitStack()
-
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                previous = signal.signal(number, self._remember)
-                self._restore.callback(signal.signal, number, previous)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._restore.close()
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._restore.close()
 
 
 def _bar() -> Any:

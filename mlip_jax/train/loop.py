@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlip_jax.config import UserError
+from mlip_jax.interrupt import StopRequest
 from mlip_jax.potential import Variables
 from mlip_jax.train import checkpoint, engine, interrupt, loss, nonfinite, session, stream
 from mlip_jax.train import step as steps
 from mlip_jax.train.checkpoint import Position
 from mlip_jax.train.engine import Engine, Task
-from mlip_jax.train.interrupt import StopRequest, TrainingInterrupted
+from mlip_jax.train.interrupt import TrainingInterrupted
 from mlip_jax.train.loss import Sums
 from mlip_jax.train.session import Run, Sinks
 from mlip_jax.train.step import StepReport
