@@ -178,7 +178,14 @@ class BatchSource:
     def _sub_batch(self, members: np.ndarray, bucket: Bucket) -> Batch:
         structures = [self._structures[int(i)] for i in members]
         lists = [self._lists[int(i)] for i in members]
-        graph = collate(structures, lists, bucket, dtype=self._dtype, reverse=self._reverse)
+        graph = collate(
+            structures,
+            lists,
+            bucket,
+            dtype=self._dtype,
+            reverse=self._reverse,
+            inputs=self._lists.inputs,
+        )
         labels = make_labels(structures, bucket, self._reference_energies, self.fields, self._dtype)
         return Batch(graph, labels)
 

@@ -11,6 +11,9 @@ from mlip_jax.data.structure import Structure
 from mlip_jax.graph import AtomicGraph
 from mlip_jax.neighbors.host import HostNeighbors, neighbor_list, neighbor_rows, wrap
 
+INPUTS = ("total_charge", "spins")
+"""Further inputs of models that a structure may have; fields of `AtomicGraph`, too."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Bucket:
@@ -87,6 +90,7 @@ def collate(
     *,
     dtype: DTypeLike = np.float32,
     reverse: bool = False,
+    inputs: Sequence[str] | None = None,
 ) -> AtomicGraph:
     """Concatenates structures and pads them to a bucket; leaves are numpy arrays.
 
@@ -99,6 +103,8 @@ def collate(
         bucket: the padded size.
         dtype: of positions and cell.
         reverse: whether to fill `AtomicGraph.reverse`.
+        inputs: of `INPUTS`, those that the graph has; by default those that some structure has.
+            They are 0 for padding and for a structure without them.
 
     Raises:
         ValueError: where the bucket is too small.
@@ -113,7 +119,9 @@ def collate(
         needed = max((pairs.max_count(cutoff) for pairs in lists), default=0)
         if needed > k:
             raise ValueError(f"bucket: {needed} neighbours within {cutoff} Å exceed its {k} slots.")
-    graph = _empty(bucket, np.dtype(dtype), reverse)
+    if inputs is None:
+        inputs = [n for n in INPUTS if any(getattr(s, n) is not None for s in structures)]
+    graph = _empty(bucket, np.dtype(dtype), reverse, inputs)
     start = 0
     for index, (structure, pairs) in enumerate(zip(structures, lists, strict=True)):
         _fill(graph, index, start, structure, pairs)
@@ -121,7 +129,7 @@ def collate(
     return graph
 
 
-def _empty(bucket: Bucket, dtype: np.dtype, reverse: bool) -> AtomicGraph:
+def _empty(bucket: Bucket, dtype: np.dtype, reverse: bool, inputs: Sequence[str]) -> AtomicGraph:
     atoms, slots, graphs = bucket.atoms, bucket.max_neighbors, bucket.graphs
     own = np.arange(atoms, dtype=np.int32)
     flat = np.arange(atoms * slots, dtype=np.int32).reshape(atoms, slots)
@@ -138,6 +146,8 @@ def _empty(bucket: Bucket, dtype: np.dtype, reverse: bool) -> AtomicGraph:
         "graph_mask": np.zeros(graphs, bool),
         "energy_mask": np.zeros(atoms, bool),
         "reverse": flat if reverse else None,
+        "total_charge": np.zeros(graphs, dtype) if "total_charge" in inputs else None,
+        "spins": np.zeros((atoms, 3), dtype) if "spins" in inputs else None,
     }
     return AtomicGraph(**arrays, prefixes=bucket.prefixes, block=bucket.block)
 
@@ -162,5 +172,9 @@ def _fill(graph: Any, index: int, start: int, structure: Structure, pairs: HostN
     graph.atom_mask[rows] = True
     graph.graph_mask[index] = True
     graph.energy_mask[rows] = True
+    if graph.total_charge is not None and structure.total_charge is not None:
+        graph.total_charge[index] = structure.total_charge
+    if graph.spins is not None and structure.spins is not None:
+        graph.spins[rows] = structure.spins
     if graph.reverse is not None:
         graph.reverse[rows] = listed.reverse + start * slots

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mlip_jax.config import UserError
+from mlip_jax.data.collate import INPUTS
 from mlip_jax.data.structure import Structure, StructureLabels
 from mlip_jax.neighbors.host import HostNeighbors, neighbor_list
 
@@ -49,6 +50,7 @@ class NeighborLists:
         cutoff: Å.
         sizes: of each structure.
         coverage: how many structures have each label.
+        inputs: further inputs (`collate.INPUTS`) that some structure has.
     """
 
     def __init__(
@@ -74,13 +76,14 @@ class NeighborLists:
         self._structures = structures
         keep = not hasattr(structures, "num_atoms") if keep is None else keep
         self._kept: list[HostNeighbors] | None = [] if keep else None
-        rows, counts = [], dict.fromkeys(LABELS, 0)
+        rows, counts, inputs = [], dict.fromkeys(LABELS, 0), set[str]()
         for structure in structures:
             pairs = _find(structure, cutoff)
             prefixes = [pairs.max_count(c) for c in prefix_cutoffs]
             rows.append([structure.num_atoms, len(pairs.neighbors), pairs.max_count(), *prefixes])
             for name in LABELS:
                 counts[name] += getattr(structure.labels, name) is not None
+            inputs.update(name for name in INPUTS if getattr(structure, name) is not None)
             if self._kept is not None:
                 self._kept.append(_compact(pairs))
         table = np.array(rows, np.int64).reshape(len(rows), 3 + len(prefix_cutoffs))
@@ -88,6 +91,7 @@ class NeighborLists:
             table[:, 0], table[:, 1], table[:, 2], table[:, 3:], tuple(map(float, prefix_cutoffs))
         )
         self.coverage: Mapping[str, int] = counts
+        self.inputs = tuple(name for name in INPUTS if name in inputs)
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -128,6 +130,19 @@ def test_a_device_batch_is_a_stack_of_one_bucket_even_where_it_is_not_full():
     assert sum(int(b.graph.graph_mask.sum()) for b in batches) == 5
 
 
+def test_all_batches_have_the_inputs_that_one_structure_has():
+    """One tree for all batches: they stack over devices, and compile once."""
+    structures = copper(5)
+    structures[3] = dataclasses.replace(structures[3], total_charge=2.0)
+    lists = NeighborLists(structures, 3.0)
+    assert lists.inputs == ("total_charge",)
+    source = BatchSource(structures, lists, BatchConfig(2, devices=2, shuffle=False), {29: 0.0})
+    graphs = [source.batch(0, index).graph for index in range(source.num_batches())]
+    assert all(graph.total_charge.shape == (2, 1) for graph in graphs)
+    assert sorted(np.concatenate([g.total_charge.ravel() for g in graphs])) == [0.0] * 5 + [2.0]
+    assert all(graph.spins is None for graph in graphs)
+
+
 def test_reference_energies_by_source_and_unknown_elements():
     numbers = np.array([1, 1, 8])
     assert reference_energy(numbers, {1: 1.0, 8: 2.0}) == 4.0
@@ -139,8 +154,6 @@ def test_reference_energies_by_source_and_unknown_elements():
 
 
 def test_coincident_atoms_are_named_with_their_structure():
-    import dataclasses
-
     structures = copper(2)
     positions = structures[1].positions.copy()
     positions[3] = positions[5] + structures[1].cell[0]

@@ -90,6 +90,29 @@ def test_prefixes_hold_all_closer_neighbors():
     assert np.any(distances[:, k - 1] < 2.5)
 
 
+def test_charges_and_spins_are_carried_where_some_structure_has_them():
+    first, second = random_structure(0), random_structure(1)
+    assert make_graph([first, second], CUTOFF).total_charge is None
+    assert make_graph([first, second], CUTOFF).spins is None
+    spins = np.random.default_rng(2).normal(size=(5, 3))
+    structures = [
+        dataclasses.replace(first, total_charge=-2.0),
+        dataclasses.replace(second, spins=spins),
+    ]
+    lists = [neighbor_list(s.positions, s.cell, s.pbc, CUTOFF) for s in structures]
+    exact = exact_bucket(lists)
+    bucket = Bucket(3, exact.atoms + 2, exact.max_neighbors)
+    graph = collate(structures, lists, bucket, dtype=np.float64)
+    assert graph.total_charge is not None
+    assert graph.spins is not None
+    np.testing.assert_array_equal(graph.total_charge, [-2.0, 0.0, 0.0])
+    np.testing.assert_array_equal(graph.spins, [*np.zeros((5, 3)), *spins, *np.zeros((2, 3))])
+    assert collate(structures, lists, bucket).spins.dtype == np.float32
+    only = collate([first], lists[:1], bucket, inputs=("spins",))
+    assert only.total_charge is None
+    np.testing.assert_array_equal(only.spins, np.zeros((12, 3)))
+
+
 def test_too_small_a_bucket_is_refused():
     structure = random_structure(5)
     pairs = neighbor_list(structure.positions, structure.cell, structure.pbc, CUTOFF)
