@@ -161,30 +161,13 @@ def symbols(atomic_numbers: Iterable[int]) -> list[str]:
     return [SYMBOLS[int(z)] for z in atomic_numbers]
 
 
-def check_species(
-    atomic_numbers: Iterable[int] | np.ndarray, species: Sequence[int], what: str
-) -> None:
-    """Raises a ValueError where `atomic_numbers` holds an element that `species` lacks.
-
-    Args:
-        atomic_numbers: Z of some atoms.
-        species: Z of the elements that a model knows.
-        what: names the structure in the message.
-    """
-    unknown = sorted({int(z) for z in atomic_numbers} - {int(z) for z in species})
-    if unknown:
-        raise ValueError(
-            f"{what}: got the elements {symbols(unknown)}, which the potential does not know; "
-            f"it knows {symbols(species)}. Train or load a potential that covers them."
-        )
-
-
 def species_index(
     atomic_numbers: Int[Array, " atoms"], species: Sequence[int]
 ) -> Int[Array, " atoms"]:
     """Index of each atom's element in `species`; 0 for padding (Z = 0).
 
-    Elements outside `species` must be refused on the host (`check_species`); here they give 0.
+    Elements outside `species` must be refused on the host (`Potential.check_species`); here they
+    give 0.
     """
     table = np.zeros(len(SYMBOLS), dtype=np.int32)
     table[np.asarray(species, dtype=np.int64)] = np.arange(len(species))

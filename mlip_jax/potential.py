@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mlip_jax import elements
+from mlip_jax.config import UserError
 from mlip_jax.graph import (
     AtomicGraph,
     AtomOutputs,
@@ -204,13 +205,37 @@ class Potential:
         """Cutoff [Å] of the neighbour list that it needs."""
         return float(self.model.cutoff)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def reference_energy(self, atomic_numbers: np.ndarray) -> np.ndarray:
-        """Reference energy [eV] of each atom, float64, on the host.
+    def check_species(self, atomic_numbers: np.ndarray, what: str = "structure") -> None:
+        """Refuses elements that the potential does not know.
+
+        Args:
+            atomic_numbers: Z of some atoms.
+            what: names the structure in the message.
 
         Raises:
-            ValueError: for an element that the potential does not know.
+            UserError: naming the unknown elements and the known ones.
         """
-        elements.check_species(atomic_numbers, self.species, "structure")
+        unknown = sorted({int(z) for z in atomic_numbers} - {int(z) for z in self.species})
+        if unknown:
+            raise UserError(
+                f"{what}: got the elements {elements.symbols(unknown)}, which the potential does "
+                f"not know; it knows {elements.symbols(self.species)}. Train or load a potential "
+                "that covers them."
+            )
+
+    def reference_energy(
+        self, atomic_numbers: np.ndarray, what: str = "structure"
+    ) -> Float[np.ndarray, " atoms"]:
+        """Reference energy [eV] of each atom, float64, on the host.
+
+        Args:
+            atomic_numbers: Z of the atoms.
+            what: names the structure in messages.
+
+        Raises:
+            UserError: for an element that the potential does not know.
+        """
+        self.check_species(atomic_numbers, what)
         table = np.zeros(len(elements.SYMBOLS))
         for number, energy in self.reference_energies.items():
             table[int(number)] = energy

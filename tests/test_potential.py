@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlip_jax.config import UserError
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
@@ -130,5 +131,5 @@ def test_reference_energies_are_per_element_and_refuse_others():
         potential.reference_energy(np.array([14, 8, 14])), [-7000.25, -400.5, -7000.25]
     )
     assert (potential.species, potential.cutoff) == ((8, 14), 6.0)
-    with pytest.raises(ValueError, match="does not know"):
-        potential.reference_energy(np.array([6]))
+    with pytest.raises(UserError, match=r"cell 3: .*\['C'\].*does not know.*\['O', 'Si'\]"):
+        potential.reference_energy(np.array([6]), "cell 3")

@@ -101,7 +101,12 @@ def predict(
         for members, bucket in _pack(lists, limit):
             parts = [window[i] for i in members]
             graph = collate(
-                parts, [lists[i] for i in members], bucket, dtype=dtype, reverse=needs.reverse
+                parts,
+                [lists[i] for i in members],
+                bucket,
+                dtype=dtype,
+                reverse=needs.reverse,
+                inputs=lists.inputs,
             )
             prediction = _run(program, variables, graph, limit)
             for i, one in zip(members, _split(prediction, parts, references, members), strict=True):
@@ -121,10 +126,7 @@ def _program(model: nn.Module) -> Any:
 
 def _references(potential: Potential, structure: Structure) -> np.ndarray:
     """Reference energy [eV] of each atom."""
-    try:
-        return potential.reference_energy(structure.atomic_numbers)
-    except ValueError as error:
-        raise UserError(f"{structure.name or 'structure'}: {error}") from error
+    return potential.reference_energy(structure.atomic_numbers, structure.name or "structure")
 
 
 def _cast(dtype: np.dtype, leaf: Any) -> np.ndarray:

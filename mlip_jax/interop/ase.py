@@ -10,7 +10,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mlip_jax import elements, models
+from mlip_jax import models
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket, collate, exact_bucket
 from mlip_jax.data.planning import row_ladder
@@ -90,10 +90,7 @@ class MLIPCalculator(Calculator):
     def _graph(self, structure: Structure) -> AtomicGraph:
         if structure.num_atoms == 0:
             raise UserError("atoms: got none; expected at least one atom.")
-        try:
-            elements.check_species(structure.atomic_numbers, self.potential.species, "atoms")
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        self.potential.check_species(structure.atomic_numbers, "atoms")
         if self._reference is None or _is_stale(self._reference[0], structure, self._skin):
             pairs = neighbor_list(
                 structure.positions,

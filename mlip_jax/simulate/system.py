@@ -91,10 +91,7 @@ def prepare(
     """
     dtype = require_precision(precision)
     where = structure.name or "structure"
-    try:
-        elements.check_species(structure.atomic_numbers, potential.species, where)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    potential.check_species(structure.atomic_numbers, where)
     needs = models.requirements(potential.model)
     cell, pbc = structure.cell, np.asarray(structure.pbc, dtype=bool)
     template = make_graph(
