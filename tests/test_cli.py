@@ -257,6 +257,11 @@ def test_unlabelled_data_cannot_be_evaluated(potential, capsys):
     assert "label" in refused(capsys, "evaluate", potential, "bare.extxyz")
 
 
+def test_a_label_that_the_command_line_names_must_be_there(potential, data, capsys):
+    message = refused(capsys, "evaluate", potential, data, "--labels", "energy=dft_energy")
+    assert "'dft_energy', which no structure has; the file has energy" in message
+
+
 def test_elements_that_the_potential_lacks_are_named(potential, capsys):
     formats.write("oxide.extxyz", [crystal(), crystal(numbers=8)])
     message = refused(capsys, "predict", potential, "oxide.extxyz", "-o", "x.npz")

@@ -111,6 +111,20 @@ def test_energies_of_mixed_sources_are_compared_at_their_own_reference(potential
     np.testing.assert_allclose(pairs["energy"].predicted, pairs["energy"].label, atol=1e-12)
 
 
+def test_the_card_keeps_reference_energies_of_sources(potential):
+    structure = tiny.structures(1)[0]
+    (prediction,) = inference.predict(potential, [structure])
+    labels = StructureLabels(energy=prediction.energy + 2 * (-7.0 - tiny.REFERENCE[14]))
+    shifted = dataclasses.replace(structure, source="hse", labels=labels)
+    # Keys of a mapping may be text, as in a card from the disk.
+    card = {"statistics": {"source_reference_energies": {"hse": {"14": -7.0}, "pbe": {"14": -5.0}}}}
+    mixed = dataclasses.replace(potential, card=card)
+    errors = inference.evaluate(mixed, [shifted])
+    assert errors["total"]["energy"]["mae"] < 1e-5  # float32
+    with pytest.raises(UserError, match=r"tiny:0: its source is ''.*'hse', 'pbe'.*--source"):
+        inference.evaluate(mixed, [dataclasses.replace(shifted, source="")])
+
+
 def test_unlabelled_structures_cannot_be_evaluated(potential):
     bare = dataclasses.replace(tiny.structures(1)[0], labels=StructureLabels())
     with pytest.raises(UserError, match="label keys"):

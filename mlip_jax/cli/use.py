@@ -43,6 +43,10 @@ def evaluate(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file.")] = None,
     index: IndexOption = ":",
     labels: LabelsOption = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Level of theory of the labels, where the training data had several."),
+    ] = None,
     precision: PrecisionOption = Precision.float32,
     batch_atoms: BatchOption = None,
 ) -> None:
@@ -61,7 +65,11 @@ def evaluate(
     from mlip_jax import inference, storage
 
     loaded = storage.load(potential)
-    structures = read_structures(data, loaded, index, label_keys(loaded, labels or ()))
+    keys = label_keys(loaded, labels or ())
+    structures = read_structures(data, loaded, index, keys)
+    check_named(data, structures, keys, labels or ())
+    if source is not None:
+        structures = [dataclasses.replace(s, source=source) for s in structures]
     check_writable(output)
     with progress("evaluating") as report:
         metrics = inference.evaluate(
@@ -147,20 +155,36 @@ def read_structures(
     Raises:
         UserError: for an unreadable or empty file, or an element that the potential does not know.
     """
-    from mlip_jax import elements
     from mlip_jax.data import formats
 
     structures = formats.read(path, keys=keys, index=index)
     if not structures:
         raise UserError(f"{path}: got no structures (index {index!r}); expected at least one.")
     for structure in structures:
-        try:
-            elements.check_species(
-                structure.atomic_numbers, potential.species, structure.name or str(path)
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        potential.check_species(structure.atomic_numbers, structure.name or str(path))
     return structures
+
+
+def check_named(
+    path: Path, structures: "Sequence[Structure]", keys: "LabelKeys", named: Sequence[str]
+) -> None:
+    """Refuses a label that the command line names and no structure has.
+
+    Raises:
+        UserError: with the keys that the file has.
+    """
+    from mlip_jax.data import formats
+    from mlip_jax.inference import ERROR_UNITS
+
+    for name in ERROR_UNITS:
+        key = getattr(keys, name)
+        asked = any(override.partition("=")[0] == name for override in named)
+        if not asked or key is None or any(getattr(s.labels, name) is not None for s in structures):
+            continue
+        raise UserError(
+            f"{path}: labels.{name}: got the key {key!r}, which no structure has; the file has "
+            f"{', '.join(formats.available_keys(path)) or 'no keys'}."
+        )
 
 
 def with_labels(structure: "Structure", prediction: "StructurePrediction") -> "Structure":

@@ -68,7 +68,8 @@ class Statistics:
 
     Attributes:
         species: atomic numbers, increasing.
-        reference_energies: eV by atomic number (with several sources: of the largest).
+        reference_energies: eV by atomic number (with several sources: of the largest that has the
+            element).
         avg_num_neighbors: mean number of neighbours of an atom within the cutoff.
         energy_scale: root mean square of the force components, eV/Å; where there are no forces,
             the standard deviation of the energy per atom, eV.
@@ -120,8 +121,8 @@ def compute(
     by_source = _group_by_source(summaries) if config.per_source else {"": summaries}
     fits = {source: fit_reference_energies(g, config) for source, g in by_source.items()}
     references = {source: energies for source, (energies, _) in fits.items()}
-    largest = max(by_source, key=lambda source: len(by_source[source]))
-    merged = {z: references[largest].get(z, 0.0) for z in species}
+    order = sorted(by_source, key=lambda source: -len(by_source[source]))
+    merged = {z: next(references[s][z] for s in order if z in references[s]) for z in species}
     residuals = _residuals(summaries, references if config.per_source else merged)
     return Statistics(
         species=species,

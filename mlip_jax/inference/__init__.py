@@ -1,7 +1,14 @@
 """A potential applied to structures: predictions, their errors, and the file of predictions."""
 
 from mlip_jax.inference.arrays import SCHEMA_VERSION, write_npz
-from mlip_jax.inference.errors import ERROR_UNITS, Comparison, compare, evaluate, summarize
+from mlip_jax.inference.errors import (
+    ERROR_UNITS,
+    Comparison,
+    compare,
+    evaluate,
+    source_references,
+    summarize,
+)
 from mlip_jax.inference.prediction import StructurePrediction, predict, require_precision
 
 __all__ = [
@@ -13,6 +20,7 @@ __all__ = [
     "evaluate",
     "predict",
     "require_precision",
+    "source_references",
     "summarize",
     "write_npz",
 ]

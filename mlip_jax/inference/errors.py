@@ -64,7 +64,9 @@ def compare(
             if name == "energy":
                 if references is not None:
                     value = value - float(potential.reference_energy(numbers).sum())
-                    value = value + reference_energy(numbers, references, structure.source)
+                    value = value + reference_energy(
+                        numbers, references, structure.source, structure.name or "structure"
+                    )
                 label, value = np.atleast_1d(label) / atoms, np.atleast_1d(value) / atoms
             per_atom = name not in ("energy", "stress")
             element = np.repeat(numbers, label.size // atoms) if per_atom else np.zeros(label.size)
@@ -93,12 +95,15 @@ def evaluate(
         structures: with labels.
         precision: see `predict`.
         batch_atoms: see `predict`.
-        references: see `compare`.
+        references: see `compare`; by default those that the potential's card keeps.
         progress: see `predict`.
 
     Raises:
-        UserError: where no structure has a label, and as `predict` does.
+        UserError: where no structure has a label or one is of an unknown source, and as `predict`
+            does.
     """
+    references = source_references(potential) if references is None else references
+    _check_sources(structures, references)
     predictions = predict(
         potential, structures, precision=precision, batch_atoms=batch_atoms, progress=progress
     )
@@ -109,6 +114,27 @@ def evaluate(
             f"{', '.join(ERROR_UNITS)}. Check the label keys of the data."
         )
     return summarize(comparisons, structures)
+
+
+def source_references(potential: Potential) -> ReferenceEnergies | None:
+    """Reference energies [eV] by source, where the training data had several sources."""
+    statistics = potential.card.get("statistics") or {}
+    by_source = statistics.get("source_reference_energies") or {}
+    return {s: {int(z): float(e) for z, e in of.items()} for s, of in by_source.items()} or None
+
+
+def _check_sources(structures: Sequence[Structure], references: ReferenceEnergies | None) -> None:
+    """Refuses labels of an unknown level of theory before anything is computed."""
+    if not references or not isinstance(next(iter(references)), str):
+        return
+    for structure in structures:
+        if structure.labels.energy is not None and structure.source not in references:
+            raise UserError(
+                f"{structure.name or 'structure'}: its source is {structure.source!r}; the "
+                f"potential was trained on energies of the sources {sorted(map(str, references))}, "
+                "which have reference energies of their own. Say of which the labels are: "
+                "Structure.source, labels.source, or --source on the command line."
+            )
 
 
 def summarize(

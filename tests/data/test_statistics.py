@@ -78,6 +78,15 @@ def test_each_source_gets_its_own_reference_energies():
     assert one.energy_per_atom_std > 1.0
 
 
+def test_an_element_of_a_small_source_keeps_its_reference_energy():
+    carbon = molecule([6], -100.0, source="hse")
+    found = statistics.compute(
+        [molecule([1, 1]), molecule([1, 1, 8]), carbon], 3.0, StatisticsConfig(per_source=True)
+    )
+    assert found.reference_energies[6] == -100.0
+    assert found.reference_energies[8] == found.source_reference_energies[""][8]
+
+
 def test_scale_and_neighbours_are_those_of_the_data():
     structures = copper(4)
     found = statistics.compute(structures, 3.0)
