@@ -162,6 +162,15 @@ def test_converted_structures_are_the_same(data):
         np.testing.assert_array_equal(old.labels.forces, new.labels.forces)
 
 
+def test_the_data_doctor_reports_and_plots(data, capsys):
+    assert run("data", "inspect", data, "--cutoff", 3, "--batch-size", 2, "-o", "doctor") == 0
+    output = capsys.readouterr().out
+    for title in ("Content", "Checks", "Findings", "Neighbours and batches"):
+        assert title in output
+    assert "Si 48" in output
+    assert {path.name for path in Path("doctor").iterdir()} == {"energies.png", "forces.png"}
+
+
 @pytest.mark.parametrize("name", sorted(models.MODELS))
 def test_templates_are_valid_configs(name, capsys):
     from mlip_jax.train import run as training
@@ -185,7 +194,8 @@ def test_schemas_are_json(kind, capsys):
 
 
 def test_help_shows_examples(capsys):
-    for command in (["train"], ["evaluate"], ["predict"], ["md"], ["relax"], ["info"], ["schema"]):
+    names = ("train", "evaluate", "predict", "md", "relax", "info", "schema", "template")
+    for command in (*((name,) for name in names), ("data", "inspect"), ("data", "convert")):
         assert run(*command, "--help") == 0
         assert "For example" in capsys.readouterr().out
     assert run("--version") == 0
