@@ -51,13 +51,15 @@ def parse(mapping: Mapping[str, Any]) -> Sections:
     for name in ("data", "model"):
         if mapping.get(name) is None:
             raise UserError(f"config: the section {name!r} is missing; it has no default.")
-    return Sections(
+    sections = Sections(
         data=configs.parse(DataConfig, mapping["data"], "data"),
         model=models.build_model(mapping["model"]),
         loss=configs.parse(LossConfig, mapping.get("loss"), "loss"),
         optimizer=optimizers.parse(mapping.get("optimizer")),
         training=configs.parse(TrainingConfig, mapping.get("training"), "training"),
     )
+    _check_average(sections)
+    return sections
 
 
 def resolved(sections: Sections) -> dict[str, Any]:
@@ -91,6 +93,15 @@ def write_config(config: dict[str, Any], output: Path, resume: bool) -> None:
             )
     output.mkdir(parents=True, exist_ok=True)
     configs.dump_yaml(config, path)
+
+
+def _check_average(sections: Sections) -> None:
+    name, decay = sections.optimizer.name, sections.training.ema
+    if name.startswith("schedule_free") and decay is not None:
+        raise UserError(
+            f"training.ema: got {decay} with {name}, which averages its own steps; expected one "
+            "average. Set training.ema: null."
+        )
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

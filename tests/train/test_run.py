@@ -136,6 +136,7 @@ def test_without_matplotlib_the_report_says_what_plots_need(finished, monkeypatc
         ({"modell": {}}, "did you mean 'model'"),
         ({"loss": {"charges": {"weight": 1.0}}}, "loss.charges: no training structure"),
         ({"training": {"epochs": 0}}, "training.epochs"),
+        ({"optimizer": {"name": "schedule_free_sgd"}}, "training.ema: null"),
         ({"training": {"batch_size": 1000, "devices": 1}}, "at most that many"),
         ({"training": {"monitor": "force_mae"}}, "forces_mae"),
     ],
