@@ -1,6 +1,5 @@
 """The first signal is remembered, the second acts; handlers are put back."""
 
-import os
 import signal
 import threading
 
@@ -21,10 +20,10 @@ def test_the_first_signal_is_remembered_and_the_second_acts(number):
     try:
         with StopRequest() as request:
             assert request.signal is None
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             assert request.signal == number
             with pytest.raises(Acted):
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)
         assert signal.getsignal(number) is act
     finally:
         signal.signal(number, previous)

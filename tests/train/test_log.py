@@ -19,6 +19,7 @@ RECORD = {
 @pytest.mark.skipif(
     importlib.util.find_spec("tensorboardX") is None, reason="tensorboardX is not installed"
 )
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of protobuf, while it is imported
 def test_tensorboard_gets_every_metric(tmp_path):
     board = log.TensorBoard(tmp_path, 0)
     board.write(RECORD)
