@@ -221,7 +221,7 @@ def make_labels(
         start = atoms.stop
         weight[index] = structure.weight
         for name in fields:
-            value = getattr(structure.labels, name)
+            value = structure.trainable_label(name)
             if value is None:
                 continue
             if name == "energy":

@@ -49,7 +49,7 @@ class NeighborLists:
     Attributes:
         cutoff: Å.
         sizes: of each structure.
-        coverage: how many structures have each label.
+        coverage: how many structures have each label (see `Structure.trainable_label`).
         inputs: further inputs (`collate.INPUTS`) that some structure has.
     """
 
@@ -82,7 +82,7 @@ class NeighborLists:
             prefixes = [pairs.max_count(c) for c in prefix_cutoffs]
             rows.append([structure.num_atoms, len(pairs.neighbors), pairs.max_count(), *prefixes])
             for name in LABELS:
-                counts[name] += getattr(structure.labels, name) is not None
+                counts[name] += structure.trainable_label(name) is not None
             inputs.update(name for name in INPUTS if getattr(structure, name) is not None)
             if self._kept is not None:
                 self._kept.append(_compact(pairs))

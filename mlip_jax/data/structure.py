@@ -1,6 +1,7 @@
 """A structure on the host: numpy float64, in our units, with whatever labels it came with."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -61,3 +62,13 @@ class Structure:
     def num_atoms(self) -> int:
         """Number of atoms."""
         return len(self.atomic_numbers)
+
+    def trainable_label(self, name: str) -> Any:
+        """A label as a loss may use it, or `None`.
+
+        A stress is defined only where all three directions are periodic: elsewhere predictions
+        hold zeros, against which no label may count.
+        """
+        if name == "stress" and not np.all(self.pbc):
+            return None
+        return getattr(self.labels, name)

@@ -105,10 +105,21 @@ def test_each_label_has_its_own_mask():
     structures = everything()
     labels = make_labels(structures, Bucket(3, 8, 4), {1: 0.0, 8: 0.0, 14: 0.0})
     np.testing.assert_array_equal(labels.energy.mask, [True, True, False])
-    np.testing.assert_array_equal(labels.stress.mask, [True, False, False])
+    np.testing.assert_array_equal(labels.stress.mask, [False, False, False])
     np.testing.assert_array_equal(labels.forces.mask, [True] * 3 + [False] * 5)
     np.testing.assert_array_equal(labels.magmoms.mask, labels.forces.mask)
     np.testing.assert_array_equal(labels.weight, [2.5, 1.0, 0.0])
+
+
+def test_a_stress_counts_only_where_all_directions_are_periodic():
+    slab = everything()[0]
+    assert slab.labels.stress is not None
+    assert NeighborLists([slab], 3.0).coverage["stress"] == 0
+    crystal = dataclasses.replace(slab, pbc=np.ones(3, bool))
+    assert NeighborLists([slab, crystal], 3.0).coverage["stress"] == 1
+    labels = make_labels([slab, crystal], Bucket(2, 6, 4), {1: 0.0, 8: 0.0, 14: 0.0})
+    np.testing.assert_array_equal(labels.stress.mask, [False, True])
+    np.testing.assert_array_equal(labels.stress.value[0], np.zeros((3, 3)))
 
 
 def test_large_reference_energies_leave_float32_exact():
