@@ -235,6 +235,17 @@ def test_files_that_are_missing_are_named(potential, data, capsys):
     assert "no/where" in message
 
 
+def test_a_format_that_cannot_be_written_is_refused_first(potential, data, capsys, monkeypatch):
+    def computed(*_: Any, **__: Any):
+        raise AssertionError("computed before the output was checked")
+
+    monkeypatch.setattr("mlip_jax.inference.predict", computed)
+    monkeypatch.setattr("mlip_jax.simulate.relax.fire", computed)
+    for command in (("predict", potential, data), ("relax", potential, data)):
+        assert "no writer for 'xyzz'" in refused(capsys, *command, "-o", "out.xyzz")
+    assert "no writer" in refused(capsys, "data", "convert", data, "out.cif")
+
+
 def test_truncated_files_are_named(potential, data, capsys):
     text = data.read_text()
     data.write_text(text[: len(text) - 200])

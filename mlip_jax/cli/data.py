@@ -38,8 +38,9 @@ def convert(
     """
     from mlip_jax.data import formats
 
-    structures, _ = _read(source, labels, index)
+    formats.writer(target)
     use.check_writable(target)
+    structures, _ = _read(source, labels, index)
     formats.write(target, structures)
     labelled = sum(structure.labels.energy is not None for structure in structures)
     typer.echo(f"{len(structures)} structures, {labelled} with an energy: {target}")

@@ -108,6 +108,7 @@ def relax(
     loaded = storage.load(potential)
     start, _ = trajectory.read_frame(structure, index)
     use.check_writable(output)
+    formats.writer(output)
     result = relaxation.fire(loaded, start, parsed)
     formats.write(output, [result.structure])
     typer.echo(

@@ -107,6 +107,8 @@ def predict(
     loaded = storage.load(potential)
     read = read_structures(structures, loaded, index, input_keys(loaded))
     check_writable(output)
+    if output.suffix != ".npz":
+        formats.writer(output)
     with progress("predicting") as report:
         predictions = inference.predict(
             loaded, read, precision=precision, batch_atoms=batch_atoms, progress=report

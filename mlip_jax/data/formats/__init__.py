@@ -11,7 +11,13 @@
 """
 
 from mlip_jax.data.formats.labels import LabelKeys, LabelUnits, Record
-from mlip_jax.data.formats.registry import available_keys, open_structures, read, write
+from mlip_jax.data.formats.registry import (
+    available_keys,
+    open_structures,
+    read,
+    write,
+    writer,
+)
 
 __all__ = [
     "LabelKeys",
@@ -21,4 +27,5 @@ __all__ = [
     "open_structures",
     "read",
     "write",
+    "writer",
 ]

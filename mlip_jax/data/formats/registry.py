@@ -1,7 +1,7 @@
 """Which reader and writer a path gets."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mlip_jax.config import UserError
@@ -10,6 +10,16 @@ from mlip_jax.data.formats.labels import LabelKeys, Record, to_structure
 from mlip_jax.data.structure import Structure
 
 _COMPRESSED = (".gz", ".xz", ".bz2")
+_WRITERS = {
+    "xyz": extxyz.write_structures,
+    "extxyz": extxyz.write_structures,
+    "json": pymatgen_json.write_structures,
+    "h5": hdf5.write_structures,
+    "hdf5": hdf5.write_structures,
+    "db": ase_files.write_database,
+    "aselmdb": ase_files.write_database,
+    "traj": ase_files.write_trajectory,
+}
 _KEYS_FROM = 200
 """Frames that are looked at to list the keys of a file."""
 
@@ -57,23 +67,25 @@ def write(path: Path | str, structures: Iterable[Structure]) -> None:
         UserError: when no writer knows the ending.
     """
     path = Path(path)
+    write_all = writer(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    match _format(path):
-        case "xyz" | "extxyz":
-            extxyz.write_structures(path, structures)
-        case "json":
-            pymatgen_json.write_structures(path, structures)
-        case "h5" | "hdf5":
-            hdf5.write_structures(path, structures)
-        case "db" | "aselmdb":
-            ase_files.write_database(path, structures)
-        case "traj":
-            ase_files.write_trajectory(path, structures)
-        case ending:
-            raise UserError(
-                f"{path}: no writer for {ending!r}; expected .extxyz or .json (also .gz, .xz), "
-                ".h5, .db, .aselmdb or .traj."
-            )
+    write_all(path, structures)
+
+
+def writer(path: Path | str) -> Callable[[Path, Iterable[Structure]], None]:
+    """The function that writes structures to a path, by its ending.
+
+    Raises:
+        UserError: when no writer knows the ending.
+    """
+    path = Path(path)
+    ending = _format(path)
+    if ending not in _WRITERS:
+        raise UserError(
+            f"{path}: no writer for {ending!r}; expected .extxyz or .json (also .gz, .xz), "
+            ".h5, .db, .aselmdb or .traj."
+        )
+    return _WRITERS[ending]
 
 
 def available_keys(path: Path | str) -> tuple[str, ...]:
