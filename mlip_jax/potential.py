@@ -66,12 +66,15 @@ def predict_fn(model: nn.Module | EnergyFn) -> PredictFn:
     that terms in reciprocal space get their stress too; where the graph carries `vectors`, with
     respect to these.
 
+    The result may be called as it is, with arrays of numpy or jax, or be transformed.
+
     Args:
         model: a linen module, or a function `(variables, graph) -> AtomOutputs`.
     """
     energy_fn = _energy_fn(model)
 
     def predict(variables: Any, graph: AtomicGraph) -> Prediction:
+        variables, graph = _as_jax((variables, graph))
         if graph.vectors is not None:
             return _predict_from_vectors(energy_fn, variables, graph)
 
@@ -96,6 +99,7 @@ def atom_virials_fn(model: nn.Module | EnergyFn) -> PredictFn:
     energy_fn = _energy_fn(model)
 
     def predict(variables: Any, graph: AtomicGraph) -> Prediction:
+        variables, graph = _as_jax((variables, graph))
         with_vectors = dataclasses.replace(graph, vectors=edge_vectors(graph))
         return _predict_from_vectors(energy_fn, variables, with_vectors, atom_virials=True)
 
@@ -129,6 +133,14 @@ def sum_energies(*energy_fns: EnergyFn) -> EnergyFn:
         return add_outputs(terms)
 
     return energy_fn
+
+
+def _as_jax(tree: Any) -> Any:
+    """Turns numpy arrays (a potential from the disk, a graph from the host) into jax's.
+
+    A numpy array cannot be indexed by what is traced, as models index their parameters by element.
+    """
+    return jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, np.ndarray) else a, tree)
 
 
 def _energy_fn(model: nn.Module | EnergyFn) -> EnergyFn:

@@ -37,6 +37,13 @@ def _external(variables, graph: AtomicGraph) -> AtomOutputs:
     return AtomOutputs(energies=energies, charges=jnp.ones_like(energies))
 
 
+def _by_element(variables, graph: AtomicGraph) -> AtomOutputs:
+    """A pair energy with a strength for each element, taken from a table as models do."""
+    r = safe_norm(edge_vectors(graph))
+    pairs = jnp.where(r < CUTOFF, (1.0 - jnp.where(r < CUTOFF, r, CUTOFF) / CUTOFF) ** 4, 0.0)
+    return AtomOutputs(energies=variables["k"][graph.atomic_numbers] * jnp.sum(pairs, axis=1))
+
+
 def _structure(pbc=True) -> Structure:
     rng = np.random.default_rng(0)
     cell = np.diag([3.4, 3.6, 3.9]) + 0.2 * rng.normal(size=(3, 3))
@@ -59,6 +66,24 @@ def test_terms_add():
     np.testing.assert_allclose(terms[1].forces[:, 0], -0.3, rtol=1e-14)
     assert total.charges is not None
     np.testing.assert_array_equal(total.charges, 1.0)
+
+
+def test_arrays_of_numpy_will_do_with_and_without_jit():
+    """Variables as they come from the disk and a graph as `make_graph` makes it."""
+    graph = make_graph(_structure(), CUTOFF + 0.3, dtype=np.float64)
+    assert isinstance(graph.positions, np.ndarray)
+    variables = {"k": np.linspace(0.1, 1.0, 20)}
+    predict = predict_fn(_by_element)
+    expected = predict(*jax.tree.map(jnp.asarray, (variables, graph)))
+    assert np.abs(expected.forces).max() > 1e-3
+    for found in (
+        predict(variables, graph),
+        jax.jit(predict)(variables, graph),
+        jax.jit(lambda inputs: predict(variables, inputs))(graph),
+        atom_virials_fn(_by_element)(variables, graph),
+    ):
+        np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-14)
+        np.testing.assert_allclose(found.forces, expected.forces, atol=1e-14)
 
 
 def test_terms_may_have_graphs_of_their_own():
