@@ -182,7 +182,8 @@ def _cannot_write(directory: Path, arrays, error: Exception) -> UserError:
     kept = f"the last one, {previous}, is intact" if previous else "there is none before it"
     full = getattr(error, "errno", None) == errno.ENOSPC or "space" in str(error).lower()
     reason = "the disk is full" if full else str(error)
+    advice = "Make room" if full else "See that the directory stays and may be written"
     return UserError(
         f"{directory}: a checkpoint of {size:.1f} MB cannot be written: {reason}; {kept}. "
-        "Make room, then continue with --resume."
+        f"{advice}, then continue with --resume."
     )
