@@ -111,6 +111,9 @@ def test_predictions_are_written_and_read(potential, data):
     assert run("evaluate", potential, "out.extxyz", "-o", "errors.json") == 0
     errors = json.loads(Path("errors.json").read_text())
     assert errors["total"]["forces"]["mae"] < 1e-5  # float32 against float64
+    assert run("evaluate", potential, data, "--plots", "plots") == 0
+    names = {path.name for path in Path("plots").iterdir()}
+    assert names == {f"{k}_{n}.png" for k in ("parity", "errors") for n in ("energy", "forces")}
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """`evaluate` and `predict`: a potential applied to a file of structures."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -47,6 +48,9 @@ def evaluate(
         str | None,
         typer.Option(help="Level of theory of the labels, where the training data had several."),
     ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Directory for parity plots and histograms as PNG.")
+    ] = None,
     precision: PrecisionOption = Precision.float32,
     batch_atoms: BatchOption = None,
 ) -> None:
@@ -57,7 +61,7 @@ def evaluate(
 
     For example
 
-        mlip-jax evaluate runs/si/potential test.extxyz --output errors.json
+        mlip-jax evaluate runs/si/potential test.extxyz --output errors.json --plots errors
 
         mlip-jax evaluate runs/si/potential dft.extxyz --labels energy=dft_energy
     """
@@ -71,10 +75,15 @@ def evaluate(
     if source is not None:
         structures = [dataclasses.replace(s, source=source) for s in structures]
     check_writable(output)
+    if plots is not None and importlib.util.find_spec("matplotlib") is None:
+        raise UserError("--plots: needs matplotlib; pip install 'mlip_jax[report]'.")
     with progress("evaluating") as report:
-        metrics = inference.evaluate(
+        comparisons = inference.predict_and_compare(
             loaded, structures, precision=precision, batch_atoms=batch_atoms, progress=report
         )
+    metrics = inference.summarize(comparisons, structures)
+    if plots is not None:
+        plot_errors(comparisons, plots)
     if output is not None:
         write_atomically(output, json.dumps(metrics, indent=1) + "\n")
     show_errors(metrics)
@@ -237,6 +246,16 @@ def progress(what: str) -> Iterator[Any]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def plot_errors(comparisons: dict[str, Any], directory: Path) -> None:
+    """Writes a parity plot and a histogram of the errors for each property (with matplotlib)."""
+    from mlip_jax.train import plots
+
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in comparisons:
+        for kind, draw in (("parity", plots.parity), ("errors", plots.histogram)):
+            draw({"test": comparisons}, name).savefig(directory / f"{kind}_{name}.png", dpi=110)
 
 
 def show_errors(metrics: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from mlip_jax.inference.errors import (
     Comparison,
     compare,
     evaluate,
+    predict_and_compare,
     source_references,
     summarize,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "compare",
     "evaluate",
     "predict",
+    "predict_and_compare",
     "require_precision",
     "source_references",
     "summarize",

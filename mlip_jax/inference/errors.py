@@ -90,6 +90,30 @@ def evaluate(
 ) -> dict[str, Any]:
     """Errors of a potential on labelled structures; see `summarize` for the form of the result.
 
+    Takes the arguments of `predict_and_compare` and raises what it raises.
+    """
+    comparisons = predict_and_compare(
+        potential,
+        structures,
+        precision=precision,
+        batch_atoms=batch_atoms,
+        references=references,
+        progress=progress,
+    )
+    return summarize(comparisons, structures)
+
+
+def predict_and_compare(
+    potential: Potential,
+    structures: Sequence[Structure],
+    *,
+    precision: str = "float32",
+    batch_atoms: int | None = None,
+    references: ReferenceEnergies | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Comparison]:
+    """Predicts labelled structures and sets labels against predictions, see `compare`.
+
     Args:
         potential: what to evaluate.
         structures: with labels.
@@ -113,7 +137,7 @@ def evaluate(
             f"evaluate: none of {len(structures)} structures has a label of "
             f"{', '.join(ERROR_UNITS)}. Check the label keys of the data."
         )
-    return summarize(comparisons, structures)
+    return comparisons
 
 
 def source_references(potential: Potential) -> ReferenceEnergies | None:
