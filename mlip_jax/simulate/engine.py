@@ -215,6 +215,7 @@ class _Simulator:
             skin=self.config.skin,
             trajectory_mark=None if writer is None else writer.mark(),
             thermo_mark=self.outputs.thermo.mark(),
+            timestep=self.config.timestep,
         )
         restart.save(self.output / "restart.npz", state, header)
 
@@ -260,10 +261,13 @@ def _first_state(system, compiled, start, simulation, ensemble, resume):
     header = None
     if resume is not None:
         header = restart.read_header(Path(resume))
-        if (header.kind, header.skin) != (ensemble.kind, simulation.skin):
+        written = (header.kind, header.timestep, header.skin)
+        stated = (ensemble.kind, simulation.timestep, simulation.skin)
+        if written != stated:
             raise UserError(
-                f"{resume}: got a restart of {header.kind} with skin {header.skin} Å; the config "
-                f"says {ensemble.kind} and {simulation.skin} Å. Use the config it was written with."
+                f"{resume}: got a restart of {written[0]} with timestep {written[1]} fs and skin "
+                f"{written[2]} Å; the config says {stated[0]}, {stated[1]} fs and {stated[2]} Å. "
+                "Use the config it was written with."
             )
         neighbors = system.with_capacity(header.capacity)
     arguments = (

@@ -31,6 +31,7 @@ class Restart:
         skin: Å.
         trajectory_mark: where the trajectory stood, see `trajectory.open_writer`.
         thermo_mark: where `thermo.jsonl` stood.
+        timestep: fs.
         version: of the format.
     """
 
@@ -39,6 +40,7 @@ class Restart:
     skin: float
     trajectory_mark: int | None
     thermo_mark: int
+    timestep: float
     version: int = VERSION
 
 
@@ -61,7 +63,10 @@ def read_header(path: Path) -> Restart:
     Raises:
         UserError: for a file that is missing, damaged or from another version.
     """
-    header = json.loads(str(_load(path)["header"]))
+    arrays = _load(path)
+    if "header" not in arrays:
+        raise UserError(f"{path}: got arrays without a header; expected a restart file.")
+    header = json.loads(str(arrays["header"]))
     if header["version"] != VERSION:
         raise UserError(
             f"{path}: got restart format {header['version']}; this version reads {VERSION}. "

@@ -1,7 +1,6 @@
 """Thermodynamic quantities along a simulation: `thermo.jsonl` and its plot."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from mlip_jax import units
 from mlip_jax.simulate.dynamics import Records, temperature
+from mlip_jax.simulate.trajectory import cut_back
 
 _PANELS = (
     (("temperature_K",), "temperature [K]"),
@@ -25,7 +25,7 @@ class ThermoWriter:
     def __init__(self, path: Path, mark: int | None = None):
         """Opens the file; with a mark, goes on there and discards what follows."""
         if mark is not None:
-            os.truncate(path, mark)
+            cut_back(path, mark)
         self._file = path.open("w" if mark is None else "a", encoding="utf-8")
 
     def write(self, lines: Iterator[dict[str, Any]]) -> None:

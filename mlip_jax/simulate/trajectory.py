@@ -59,6 +59,21 @@ def open_writer(path: Path, mark: int | None = None) -> TrajectoryWriter:
     return _AseWriter(path, mark) if path.suffix == ".traj" else _ExtxyzWriter(path, mark)
 
 
+def cut_back(path: Path, mark: int) -> None:
+    """Discards what a file holds beyond a mark, before a simulation goes on in it.
+
+    Raises:
+        UserError: for a file that is missing, or shorter than it was.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    if size < mark:
+        raise UserError(
+            f"{path}: has {size} bytes; expected the {mark} that the restart file knows of. Put "
+            "the file back, or start from a frame in another directory."
+        )
+    os.truncate(path, mark)
+
+
 def format_frame(frame: Frame) -> str:
     """A frame as extended XYZ."""
     info = {"step": frame.step, "time": frame.time}
@@ -102,7 +117,7 @@ def _records(path: Path):
 class _ExtxyzWriter:
     def __init__(self, path: Path, mark: int | None):
         if mark is not None:
-            os.truncate(path, mark)
+            cut_back(path, mark)
         self._file = path.open("w" if mark is None else "a", encoding="utf-8")
 
     def write(self, frame: Frame) -> None:

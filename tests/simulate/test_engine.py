@@ -77,6 +77,17 @@ def test_restart_of_another_simulation_is_refused(finished, tmp_path):
     (tmp_path / "damaged.npz").write_bytes(resume.read_bytes()[:1000])
     with pytest.raises(UserError, match="cannot be read"):
         engine.run(potential(), STRUCTURE, NVT, RUN, tmp_path, resume=tmp_path / "damaged.npz")
+    np.savez(tmp_path / "arrays.npz", x=np.zeros(3))
+    with pytest.raises(UserError, match="without a header"):
+        engine.run(potential(), STRUCTURE, NVT, RUN, tmp_path, resume=tmp_path / "arrays.npz")
+    slower = dataclasses.replace(RUN, timestep=0.5)
+    with pytest.raises(UserError, match=r"timestep 1\.0 fs .* 0\.5 fs"):
+        engine.run(potential(), STRUCTURE, NVT, slower, tmp_path, resume=resume)
+    with pytest.raises(UserError, match=r"thermo\.jsonl: has 0 bytes"):
+        thermo.ThermoWriter(tmp_path / "thermo.jsonl", 100)
+    (tmp_path / "trajectory.extxyz").write_text("8\n")
+    with pytest.raises(UserError, match=r"trajectory\.extxyz: has 2 bytes; expected the 100"):
+        trajectory.open_writer(tmp_path / "trajectory.extxyz", 100)
 
 
 def test_a_safety_stop_saves_the_frame_and_says_why(tmp_path):
