@@ -148,11 +148,13 @@ def replicate(structure: Structure, copies: tuple[int, int, int]) -> Structure:
         )
     steps = np.stack(np.meshgrid(*[np.arange(n) for n in numbers], indexing="ij"), axis=-1)
     steps = steps.reshape(-1, 1, 3)
+    charge = structure.total_charge
     return dataclasses.replace(
         structure,
         atomic_numbers=np.tile(structure.atomic_numbers, len(steps)),
         positions=(structure.positions[None] + steps @ structure.cell).reshape(-1, 3),
         cell=structure.cell * numbers[:, None],
+        total_charge=None if charge is None else charge * len(steps),
         spins=None if structure.spins is None else np.tile(structure.spins, (len(steps), 1)),
         labels=StructureLabels(),
     )

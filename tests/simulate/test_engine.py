@@ -13,6 +13,7 @@ from mlip_jax import config as configs
 from mlip_jax.config import UserError
 from mlip_jax.simulate import engine, progress, thermo, trajectory
 from mlip_jax.simulate.settings import EnsembleConfig, SafetyConfig, SimulationConfig
+from mlip_jax.simulate.system import replicate
 from tests.simulate.silicon import diamond, potential
 
 NVT = EnsembleConfig(kind="langevin", temperature=600.0)
@@ -172,6 +173,15 @@ def test_impossible_structures_are_refused(tmp_path):
     slab = dataclasses.replace(STRUCTURE, pbc=np.array([True, True, False]))
     with pytest.raises(UserError, match="copies"):
         engine.run(potential(), slab, NVT, dataclasses.replace(RUN, supercell=(1, 1, 2)), tmp_path)
+
+
+def test_a_supercell_has_the_charge_and_the_spins_of_its_copies():
+    spins = np.random.default_rng(0).normal(size=(8, 3))
+    charged = dataclasses.replace(STRUCTURE, total_charge=-1.5, spins=spins)
+    large = replicate(charged, (2, 1, 3))
+    assert large.total_charge == -9.0
+    assert large.spins is not None
+    np.testing.assert_array_equal(large.spins.reshape(6, 8, 3), np.tile(spins, (6, 1, 1)))
 
 
 def test_thermo_lines_are_json(finished):
