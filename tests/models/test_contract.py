@@ -1,6 +1,7 @@
 """The laws that every registered model obeys.
 
-Each model runs in one padded bucket of two structures, compiled once per function.
+Each model runs in one padded bucket of two structures, compiled once per function. The file is
+longer than 300 lines because all laws share these compiled functions and their structures.
 """
 
 import dataclasses

@@ -1,0 +1,108 @@
+"""What every command does, from its arguments to its files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlip_jax import config, models, storage
+from mlip_jax.data import formats
+from tests.cli.springs import SILICON, refused, run, train_config
+
+
+def test_predictions_are_written_and_read(potential, data):
+    assert run("predict", potential, data, "-o", "out.npz", "--precision", "float64") == 0
+    with np.load("out.npz", allow_pickle=False) as file:
+        written = dict(file)
+    assert written["energy"].shape == (6,)
+    assert written["forces"].shape == (48, 3)
+    assert written["stress"].shape == (6, 3, 3)
+    assert int(written["schema_version"]) == 1
+    assert str(written["units_forces"]) == "eV/Å"
+    assert run("predict", potential, data, "-o", "out.extxyz", "--precision", "float64") == 0
+    read = formats.read("out.extxyz")
+    forces = np.concatenate([s.labels.forces for s in read])
+    np.testing.assert_allclose(forces, written["forces"], atol=1e-7)  # printed with 8 digits
+    assert run("evaluate", potential, "out.extxyz", "-o", "errors.json") == 0
+    errors = json.loads(Path("errors.json").read_text())
+    assert errors["total"]["forces"]["mae"] < 1e-5  # float32 against float64
+    assert run("evaluate", potential, data, "--plots", "plots") == 0
+    names = {path.name for path in Path("plots").iterdir()}
+    assert names == {f"{k}_{n}.png" for k in ("parity", "errors") for n in ("energy", "forces")}
+
+
+@pytest.mark.slow
+def test_relax_and_md_run(potential, data):
+    loose = ("--set", "max_force=0.05")
+    assert run("relax", potential, data, "-o", "relaxed.extxyz", *loose) == 0
+    relaxed = formats.read("relaxed.extxyz")[0]
+    assert np.abs(relaxed.labels.forces).max() < 0.05
+    mapping = {
+        "potential": "potential",
+        "structure": {"file": "relaxed.extxyz"},
+        "simulation": {"steps": 20, "chunk": 10, "trajectory_interval": 10},
+    }
+    config.dump_yaml(mapping, "nve.yaml")
+    assert run("md", "nve.yaml", "ensemble.temperature=100", "-o", "nve") == 0
+    assert len(formats.read("nve/trajectory.extxyz")) == 3
+    assert config.load_yaml("nve/config.yaml")["ensemble"]["temperature"] == 100
+
+
+def test_training_leaves_a_potential(data, capsys):
+    assert run("train", train_config(), "--output", "run") == 0
+    assert run("info", "run/potential") == 0
+    assert "springs:" in capsys.readouterr().out
+    assert storage.load("run/potential").species == (SILICON,)
+    resolved = config.load_yaml("run/config.yaml")
+    assert resolved["model"]["springs"]["species"] == ["Si"]
+    assert "holds a run" in refused(capsys, "train", train_config(), "--output", "run")
+
+
+def test_converted_structures_are_the_same(data):
+    assert run("data", "convert", data, "data.h5", "--index", "1:") == 0
+    before, after = formats.read(data, index="1:"), formats.read("data.h5")
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old.positions, new.positions)
+        np.testing.assert_array_equal(old.labels.forces, new.labels.forces)
+
+
+def test_the_data_doctor_reports_and_plots(data, capsys):
+    assert run("data", "inspect", data, "--cutoff", 3, "--batch-size", 2, "-o", "doctor") == 0
+    output = capsys.readouterr().out
+    for title in ("Content", "Checks", "Findings", "Neighbours and batches"):
+        assert title in output
+    assert "Si 48" in output
+    assert {path.name for path in Path("doctor").iterdir()} == {"energies.png", "forces.png"}
+
+
+@pytest.mark.parametrize("name", sorted(models.MODELS))
+def test_templates_are_valid_configs(name, capsys):
+    from mlip_jax.train import run as training
+
+    assert run("template", name) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 110
+    sections = training.parse(config.parse_yaml(text, "template"))
+    assert sections.data.labels.energy == "REF_energy"
+    sections.model  # noqa: B018 (built)
+
+
+@pytest.mark.parametrize("kind", ["train", "md"])
+def test_schemas_are_json(kind, capsys):
+    assert run("schema", kind) == 0
+    schema = json.loads(capsys.readouterr().out)
+    text = json.dumps(schema)
+    assert schema["additionalProperties"] is False
+    for reference in {part.split('"')[0] for part in text.split('"$ref": "#/$defs/')[1:]}:
+        assert reference in schema["$defs"]
+
+
+def test_help_shows_examples(capsys):
+    names = ("train", "evaluate", "predict", "md", "relax", "info", "schema", "template")
+    for command in (*((name,) for name in names), ("data", "inspect"), ("data", "convert")):
+        assert run(*command, "--help") == 0
+        assert "For example" in capsys.readouterr().out
+    assert run("--version") == 0
+    assert run("trian") == 2
+    assert "train" in capsys.readouterr().err
