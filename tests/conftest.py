@@ -19,7 +19,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 
 def pytest_configure(config):
-    """Compiles without optimisation where slow tests are left out: compiling is most of the time."""
+    """Compiles plain runs without optimisation: compiling is most of their time."""
     if "not slow" in config.option.markexpr:
         os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 
