@@ -26,7 +26,11 @@ from tests.models.presets import CUTOFF, PRESETS
 
 GRAPHS, ATOMS, NEIGHBORS = 3, 24, 48
 SKIN = 0.6
-NAMES = sorted(models.MODELS)
+# `local` with the same parts as `behler_parrinello` is left to the slow runs.
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "local" else name
+    for name in sorted(models.MODELS)
+]
 SEEDS = st.integers(0, 2**16)
 EXAMPLES = settings(max_examples=4)
 

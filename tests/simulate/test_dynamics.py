@@ -214,6 +214,7 @@ def order_of_fluctuations(duration):
     return np.polyfit(np.log(steps), np.log(fluctuations), 1)[0], series
 
 
+@pytest.mark.slow
 def test_energy_fluctuates_with_the_square_of_the_step():
     order, _ = order_of_fluctuations(400.0)
     assert abs(order - 2.0) < 0.2

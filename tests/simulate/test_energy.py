@@ -94,6 +94,7 @@ def test_extra_capacity_adds_slots(functions):
     assert larger.listed.capacity.row == neighbor.listed.capacity.row + 5
 
 
+@pytest.mark.slow
 def test_npt_of_jax_md_runs_on_it():
     """Constant pressure needs fractional coordinates, `box` and `perturbation`."""
     energy_fn, neighbor_fn = jax_md_energy(

@@ -60,6 +60,7 @@ def check_canonical(series, freedom):
     assert abs(squares.mean() - variance) < QUANTILE * spread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["langevin", "nose_hoover"])
 def test_thermostat_holds_the_temperature(kind):
     series, freedom = kinetic_energies(kind, 6000, 2000)
