@@ -1,5 +1,5 @@
 # make demo   train, evaluate and simulate a silicon potential (10 minutes on two cores)
-# make test   every test, the slow ones too (20 minutes on two cores)
+# make test   every test, the slow ones too (on two workers)
 # make check  format, lint, types, layers
 # make bench  speed against other programs (installs them apart)
 #
