@@ -120,6 +120,6 @@ def serve(build: Callable[[dict, dict], Program]) -> None:
             break
         try:
             reply = actions[request["do"]](request)
-        except Exception:
+        except Exception:  # hides nothing: the traceback is the reply, and the other side raises it
             reply = {"error": traceback.format_exc()}
         print(json.dumps(reply | {"peak_mib": peak_mib()}), file=replies)
