@@ -139,7 +139,9 @@ def training(case: dict, settings: dict) -> Program:
             steps.step_fn(predict_fn(model), loss, optimizer, None, mesh), donate_argnums=0
         )
         parameters = jax.tree.map(np.array, variables["params"])
-        state = [jax.device_put(steps.init_state(optimizer, parameters, None))]
+        # Placed as the step returns it: else the second call would compile again.
+        placed = steps.init_state(optimizer, parameters, None)
+        state = [jax.device_put(placed, steps.replicated(mesh))]
         constants, weights = steps.constants_of(variables), loss.weights(0)
         stream = cycle(prepared)
 
