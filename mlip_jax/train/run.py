@@ -26,7 +26,7 @@ from mlip_jax.potential import Potential, Variables, predict_fn
 from mlip_jax.train import checkpoint, log, loop, report, settings
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loss import PROPERTIES, LossConfig
-from mlip_jax.train.sections import Sections, parse, resolved, write_config
+from mlip_jax.train.sections import Sections, parse, resolved, write_config, write_data
 from mlip_jax.train.settings import TrainingConfig
 
 __all__ = ["Sections", "fit", "parse", "resolved"]
@@ -71,6 +71,7 @@ def fit(
     data = dataset.load(sections.data, base or Path.cwd())
     task, found = _prepare(sections, data, dtype)
     complete = dataclasses.replace(sections, model=task.model)
+    write_data(data.card["files"], output, resume)
     write_config(resolved(complete), output, resume)
     terminal.say(_describe(task, data, found))
     prepared = time.perf_counter() - started
@@ -79,21 +80,30 @@ def fit(
     card = _card(data, found, complete, outcome)
     potential = Potential(task.model, outcome.variables, found.reference_energies, card)
     storage.save(potential, output / "potential")
+    facts = _facts(task, outcome, prepared)
+    potential, written = _evaluate(potential, data, found, training, output, facts)
+    terminal.say(written)
+    return potential
+
+
+def _evaluate(
+    potential: Potential,
+    data: Dataset,
+    found: Statistics,
+    training: TrainingConfig,
+    output: Path,
+    facts: report.RunFacts,
+) -> tuple[Potential, str]:
+    """Errors of the potential into its card and the report; also says what was written."""
     comparisons = _compare(potential, data, found, training.precision)
     errors = {name: inference.summarize(c, s) for name, (s, c) in comparisons.items()}
     (output / "errors.json").write_text(json.dumps(errors, indent=1), encoding="utf-8")
+    card = potential.card
     potential = dataclasses.replace(potential, card={**card, "errors": _totals(errors)})
     storage.save(potential, output / "potential")
-    if training.report:
-        written = report.write(
-            output,
-            comparisons,
-            errors,
-            card=card,
-            facts=_facts(task, outcome, prepared),
-        )
-        terminal.say(written)
-    return potential
+    if not training.report:
+        return potential, f"potential: {output / 'potential'}"
+    return potential, report.write(output, comparisons, errors, card=card, facts=facts)
 
 
 def _check_output(output: Path, resume: bool) -> None:

@@ -1,6 +1,7 @@
 """The sections of a training config, validated together; and the resolved config of a run."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,40 @@ def write_config(config: dict[str, Any], output: Path, resume: bool) -> None:
             )
     output.mkdir(parents=True, exist_ok=True)
     configs.dump_yaml(config, path)
+
+
+def write_data(files: Mapping[str, Any], output: Path, resume: bool) -> None:
+    """Writes `data.json`, the checksums of the data; a resumed run has to read the same files.
+
+    Args:
+        files: of each set, as the card of the data lists them.
+        output: directory of the run.
+        resume: whether the run goes on.
+
+    Raises:
+        UserError: naming the files that are not those of the run that is resumed.
+    """
+    path = output / "data.json"
+    plain = configs.to_plain(files)
+    if resume and path.exists():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        differing = [
+            f"{name}: {_listed(old.get(name))} before, {_listed(plain.get(name))} now"
+            for name in sorted(set(old) | set(plain))
+            if old.get(name) != plain.get(name)
+        ]
+        if differing:
+            raise UserError(
+                f"{path}: --resume with other data (name, first digits of sha256):\n  "
+                + "\n  ".join(differing)
+                + "\nRestore the files, or train anew in another --output."
+            )
+    output.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plain, indent=1), encoding="utf-8")
+
+
+def _listed(files: list[dict[str, Any]] | None) -> str:
+    return ", ".join(f"{f['path']} {f['sha256'][:8]}" for f in files or []) or "none"
 
 
 def _check_average(sections: Sections) -> None:

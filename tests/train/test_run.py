@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -102,6 +103,17 @@ def test_resuming_with_another_config_names_the_keys(finished, data):
     other = train.parse(section(data, batch_size=2))
     with pytest.raises(UserError, match=r"training\.batch_size: 4 before, 2 now"):
         train.fit(other, output, resume=True, progress=False)
+
+
+def test_resuming_with_other_data_names_the_file(finished, data, tmp_path):
+    _, output = finished
+    copy = tmp_path / "run"
+    shutil.copytree(output, copy)
+    files = json.loads((copy / "data.json").read_text())
+    files["train"][0]["sha256"] = "0" * 64
+    (copy / "data.json").write_text(json.dumps(files))
+    with pytest.raises(UserError, match=r"train: .* 00000000 before"):
+        train.fit(train.parse(section(data)), copy, resume=True, progress=False)
 
 
 def test_resuming_a_finished_run_gives_its_potential(finished, data):
