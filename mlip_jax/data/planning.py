@@ -95,11 +95,11 @@ def row_classes(sizes: Sizes, config: BatchConfig) -> tuple[int, ...]:
     """Row lengths of the classes that structures are sorted into, at most `config.max_shapes`.
 
     The partition of the ladder with the fewest slots, by dynamic programming; a class more has to
-    save 2 % of the slots, since it costs a compilation.
+    save 2 % of the slots that a class for every rung would need, since it costs a compilation.
     """
     rungs, inverse = np.unique(_rungs(sizes.max_neighbors), return_inverse=True)
     atoms = np.concatenate([[0], np.cumsum(np.bincount(inverse, weights=sizes.num_atoms))])
-    price = 0.02 * float(atoms[-1] * rungs[-1])
+    price = 0.02 * float(np.diff(atoms) @ rungs)
     # best[k][n]: the cheapest way to put the n lowest rungs into k classes.
     best: list[dict[int, tuple[float, tuple[int, ...]]]] = [{0: (0.0, ())}]
     for _ in range(min(config.max_shapes, len(rungs))):
