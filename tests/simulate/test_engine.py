@@ -6,15 +6,19 @@ import os
 import signal
 
 import ase.io
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mlip_jax import config as configs
 from mlip_jax.config import UserError
+from mlip_jax.graph import AtomOutputs
 from mlip_jax.simulate import engine, progress, thermo, trajectory
 from mlip_jax.simulate.settings import EnsembleConfig, SafetyConfig, SimulationConfig
 from mlip_jax.simulate.system import replicate
-from tests.simulate.silicon import diamond, potential
+from tests.simulate.silicon import StillingerWeber, diamond, potential
 
 NVT = EnsembleConfig(kind="langevin", temperature=600.0)
 RUN = SimulationConfig(
@@ -102,6 +106,31 @@ def test_a_safety_stop_saves_the_frame_and_says_why(tmp_path):
     graded = dataclasses.replace(RUN, safety=SafetyConfig(max_grade=1.0))
     with pytest.raises(UserError, match="no extrapolation grade"):
         engine.run(potential(), STRUCTURE, NVT, graded, tmp_path)
+
+
+def test_close_atoms_and_numbers_that_are_none_stop_too(tmp_path):
+    close = dataclasses.replace(RUN, safety=SafetyConfig(min_distance=2.3))
+    result = engine.run(potential(), STRUCTURE, NVT, close, tmp_path / "close")
+    assert "two atoms came within 2." in result.stop_reason
+    limit = float(STRUCTURE.positions[7, 0]) + 0.01
+    broken = dataclasses.replace(potential(), model=Broken(limit=limit))
+    hot = dataclasses.replace(NVT, temperature=1500.0)
+    with jax.debug_nans(False):
+        result = engine.run(broken, STRUCTURE, hot, RUN, tmp_path / "broken")
+    assert "no longer finite" in result.stop_reason
+    assert len(ase.io.read(tmp_path / "broken/stopped.extxyz")) == 8
+
+
+class Broken(StillingerWeber):
+    """Its energy is no number once the last atom has gone beyond a limit."""
+
+    limit: float = 0.0
+
+    @nn.compact
+    def __call__(self, graph):
+        outputs = super().__call__(graph)
+        beyond = graph.positions[7, 0] > self.limit
+        return AtomOutputs(jnp.where(beyond, jnp.nan, outputs.energies))
 
 
 def test_interruption_leaves_a_trajectory_and_a_restart(tmp_path, monkeypatch):
