@@ -52,6 +52,7 @@ DOORS = {
     "rich": {"cli", "train", "simulate"},
     "ruamel": {"config"},
     "safetensors": {"storage"},
+    "scipy": {"nn"},
     "tensorboardX": {"train"},
     "torch": {"interop.weights"},
     "typer": {"cli"},

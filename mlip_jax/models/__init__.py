@@ -26,6 +26,7 @@ MODELS = {
     "local": "mlip_jax.models.local:Local",
     "morse": "mlip_jax.models.pair:Morse",
     "nequip": "mlip_jax.models.nequip:NequIP",
+    "snap": "mlip_jax.models.snap:snap",
     "sum": "mlip_jax.models.sum:Sum",
     "zbl": "mlip_jax.models.pair:ZBL",
 }
@@ -33,7 +34,10 @@ MODELS = {
 
 PARTS = {
     "acsf": "mlip_jax.descriptors.acsf:ACSF",
+    "bispectrum": "mlip_jax.descriptors.bispectrum:Bispectrum",
+    "linear": "mlip_jax.nn.linear:Linear",
     "mlp": "mlip_jax.nn.mlp:ElementMLP",
+    "quadratic": "mlip_jax.nn.linear:Quadratic",
     "symmetry_functions": "mlip_jax.descriptors.acsf:SymmetryFunctions",
 }
 """What a field of a model may name: descriptors and regressors."""

@@ -7,6 +7,7 @@ component normalisation: the squares of the 2l + 1 components sum to 2l + 1.
 
 import functools
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,16 +26,21 @@ def spherical_harmonics(
         directions: unit vectors (x, y, z), or zero.
         l_max: highest degree.
     """
-    x, y, z = (directions[..., i] for i in range(3))
+    components = harmonic_components(*(directions[..., i] for i in range(3)), l_max)
+    return tuple(jnp.stack(of_degree, axis=-1) for of_degree in components)
+
+
+def harmonic_components(x: Any, y: Any, z: Any, l_max: int) -> list[list[Any]]:
+    """Components of degrees 0 to `l_max` of unit vectors (x, y, z), as numpy or JAX arrays."""
     root = math.sqrt(3.0)
     vector = [root * y, root * z, root * x]
-    degrees = [[jnp.ones_like(x)], vector][: l_max + 1]
+    degrees = [[x * 0.0 + 1.0], vector][: l_max + 1]
     for degree in range(2, l_max + 1):
         degrees.append(_stretched_product(vector, degrees[-1], degree))
-    return tuple(jnp.stack(components, axis=-1) for components in degrees)
+    return degrees
 
 
-def _stretched_product(vector: list[Array], lower: list[Array], degree: int) -> list[Array]:
+def _stretched_product(vector: list[Any], lower: list[Any], degree: int) -> list[Any]:
     """Components of `degree` from those of degrees 1 and `degree - 1`."""
     coupling = clebsch_gordan(1, degree - 1, degree)
     # On the z axis only the middle component of each degree is there: it sets scale and sign.

@@ -33,6 +33,14 @@ PRESETS = {
         "avg_num_neighbors": 12.0,
         "energy_scale": 0.5,
     },
+    "snap": {
+        **_PAIR,
+        "twojmax": 3,
+        "relative_radii": [0.9, 1.0],
+        "weights": [0.8, 1.0],
+        "quadratic": True,
+        "energy_scale": 0.02,
+    },
     "sum": {"terms": [{"morse": _PAIR}, {"zbl": {**_PAIR, "cutoff": 2.0, "inner": 0.8}}]},
     "zbl": {**_PAIR, "inner": 1.2},
 }

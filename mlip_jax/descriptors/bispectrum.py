@@ -1,0 +1,224 @@
+"""Bispectrum components of the neighbour density on the sphere in four dimensions (SNAP).
+
+A. P. Thompson et al., J. Comput. Phys. 285, 316 (2015); several elements apart: M. A. Cusentino et
+al., J. Phys. Chem. A 124, 5456 (2020). A neighbour at distance r in direction n becomes the point
+`q = (cos θ, sin θ n)` with `θ = π rfac0 (r - rmin0) / (r_c - rmin0)`, the atom itself the pole. The
+density `Σ_j w_j s(r_j) δ(q - q_j) + δ(q - pole)` has, for every degree n = 2j, the projection
+
+    f_n(q) = Σ_j w_j s(r_j) U_n(q · q_j) + U_n(q · pole),
+
+and a component is `B(n1, n2, n) = (n + 1) ∫ f_n1 f_n2 f_n dq` over the normalised sphere. (Products
+of three rotation matrices integrate to two Clebsch-Gordan coefficients: the same number as
+Thompson's eq. 5.) Here the projections come from harmonics summed over neighbours, and the integral
+from a quadrature that is exact: dense matrix products, and no special case at any angle.
+"""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mlip_jax.config import UserError
+from mlip_jax.elements import species_index
+from mlip_jax.graph import AtomicGraph, edge_vectors, map_atom_blocks, safe_norm
+from mlip_jax.nn import angular, hyperspherical
+
+Triple = tuple[int, int, int]
+
+
+class Bispectrum(nn.Module):
+    """Bispectrum components of each atom, named as in LAMMPS (`pair_style snap`).
+
+    Attributes:
+        species: atomic numbers.
+        cutoff: Å, of a pair of the largest elements.
+        twojmax: highest degree n = 2j.
+        rfac0: share of the sphere that the cutoff reaches, below 1.
+        rmin0: Å, distance that becomes the pole.
+        relative_radii: of each element, the largest 1: a pair is cut off at the mean of its radii
+            times `cutoff`. `None`: all 1.
+        weights: w of each element. `None`: all 1.
+        switch: s falls to 0 at the cutoff as a cosine; otherwise s = 1 inside.
+        inner: `(middle, half width)` [Å] for each element, between which s rises from 0; of a pair
+            the means count.
+        explicit: one density, and one block of components, for each element, as with `chemflag`.
+        self_all: the atom itself counts in the densities of all elements (`wselfallflag`).
+        normalized: components without the factor n + 1 (`bnormflag`).
+        subtract_isolated: components of an isolated atom are zero (`bzeroflag`).
+    """
+
+    species: tuple[int, ...] | None = None
+    cutoff: float = 5.0
+    twojmax: int = 6
+    rfac0: float = 0.99363
+    rmin0: float = 0.0
+    relative_radii: tuple[float, ...] | None = None
+    weights: tuple[float, ...] | None = None
+    switch: bool = True
+    inner: tuple[tuple[float, float], ...] | None = None
+    explicit: bool = False
+    self_all: bool = False
+    normalized: bool = False
+    subtract_isolated: bool = True
+
+    def __call__(self, graph: AtomicGraph) -> Float[Array, "atoms features"]:
+        """Components in LAMMPS's order: blocks (e1, e2, e3) of elements, then n1 >= n2, n >= n1.
+
+        Raises:
+            UserError: for fields that are not filled in or impossible.
+        """
+        species = self._checked_species()
+        element = species_index(graph.atomic_numbers, species)
+
+        def block(vectors: Array, neighbor: Array, own: Array) -> Array:
+            return self._components(self._projections(vectors, neighbor, own), own)
+
+        return map_atom_blocks(block, graph, edge_vectors(graph), element[graph.neighbors], element)
+
+    def _projections(self, vectors: Array, neighbor: Array, own: Array) -> list[Array]:
+        """f_n at the points of the quadrature, `[densities, atoms, points]` for each degree n."""
+        r = safe_norm(vectors)
+        cutoff, strength = self._strength(r, neighbor, own)
+        angle = math.pi * self.rfac0 * (r - self.rmin0) / (cutoff - self.rmin0)
+        units = vectors / jnp.where(r > 0.0, r, 1.0)[..., None]
+        radial = hyperspherical.radial_factors(jnp.cos(angle), jnp.sin(angle), self.twojmax)
+        spherical = angular.spherical_harmonics(units, self.twojmax)
+        if self.explicit:
+            chosen = jax.nn.one_hot(neighbor, self._densities, axis=0, dtype=r.dtype)
+            strength = chosen * strength[None]
+        else:
+            strength = strength[None]
+        sums = [
+            jnp.einsum("eij,ijn,ijm->einm", strength, g, y)
+            for g, y in zip(radial, spherical, strict=True)
+        ]
+        pole = self._pole(own, r.dtype)
+        harmonics, _ = _tables(self.twojmax)
+        projections = []
+        for n in range(self.twojmax + 1):
+            parts = [sums[order][:, :, n - order] for order in range(n + 1)]
+            parts[0] = parts[0] + math.sqrt(n + 1) * pole[..., None]
+            matrix = jnp.asarray(harmonics[n], r.dtype)
+            projections.append(jnp.concatenate(parts, axis=-1) @ matrix)
+        return projections
+
+    def _components(self, projections: list[Array], own: Array) -> Array:
+        """Integrals of all triples of projections, `[atoms, blocks * triples]`."""
+        _, weights = _tables(self.twojmax)
+        dtype = projections[0].dtype
+        weighted = [jnp.asarray(weights, dtype)[None, None] * f for f in projections]
+        integrals = [
+            jnp.sum(projections[a][e1] * projections[b][e2] * weighted[c][e3], axis=-1)
+            for e1, e2, e3 in np.ndindex((self._densities,) * 3)
+            for a, b, c in triples(self.twojmax)
+        ]
+        values = jnp.stack(integrals, axis=-1) * jnp.asarray(self._factors(), dtype)[None]
+        if not self.subtract_isolated:
+            return values
+        return values - jnp.asarray(self.isolated(), dtype)[own]
+
+    def isolated(self) -> Float[np.ndarray, "elements features"]:
+        """Components of an isolated atom of each element, before anything is subtracted.
+
+        The integral is 1 in the blocks in whose three densities the atom itself counts, else 0.
+        """
+        number = len(self._checked_species())
+        alone = self.explicit and not self.self_all
+        own = np.eye(number) if alone else np.ones((number, self._densities))
+        blocks = np.einsum("ia,ib,ic->iabc", own, own, own).reshape(number, -1)
+        return np.repeat(blocks, len(triples(self.twojmax)), axis=1) * self._factors()
+
+    def _factors(self) -> Float[np.ndarray, " features"]:
+        """`n + 1` of every component, or 1."""
+        factors = np.array([c + 1.0 for _, _, c in triples(self.twojmax)])
+        if self.normalized:
+            factors = np.ones_like(factors)
+        return np.tile(factors, self._densities**3)
+
+    def _strength(self, r: Array, neighbor: Array, own: Array) -> tuple[Array, Array]:
+        """Cutoff [Å] and `w s(r)` of every pair; s is zero from the cutoff on."""
+        cutoff = jnp.full_like(r, self.cutoff)
+        if self.relative_radii is not None:
+            cutoff = cutoff * self._pair_mean(self.relative_radii, neighbor, own, r.dtype)
+        inside = r < cutoff
+        strength = jnp.ones_like(r)
+        if self.switch:
+            x = jnp.clip((r - self.rmin0) / (cutoff - self.rmin0), 0.0, 1.0)
+            strength = 0.5 * (1.0 + jnp.cos(jnp.pi * x))
+        if self.inner is not None:
+            middle, half = (
+                self._pair_mean(values, neighbor, own, r.dtype)
+                for values in zip(*self.inner, strict=True)
+            )
+            x = jnp.clip((r - middle) / half, -1.0, 1.0)
+            strength = strength * 0.5 * (1.0 + jnp.sin(0.5 * jnp.pi * x))
+        if self.weights is not None:
+            strength = strength * jnp.asarray(self.weights, r.dtype)[neighbor]
+        return cutoff, jnp.where(inside, strength, 0.0)
+
+    def _pair_mean(self, values, neighbor: Array, own: Array, dtype) -> Array:
+        """Mean of a value of two elements, for every pair."""
+        table = jnp.asarray(values, dtype)
+        return 0.5 * (table[own][:, None] + table[neighbor])
+
+    @property
+    def _densities(self) -> int:
+        return len(self._checked_species()) if self.explicit else 1
+
+    def _pole(self, own: Int[Array, " atoms"], dtype) -> Float[Array, "densities atoms"]:
+        """Strength of the atom itself in each density."""
+        if not self.explicit or self.self_all:
+            return jnp.ones((self._densities, own.shape[0]), dtype)
+        return jax.nn.one_hot(own, self._densities, axis=0, dtype=dtype)
+
+    def _checked_species(self) -> tuple[int, ...]:
+        if self.species is None:
+            raise UserError(
+                "bispectrum: got no species; expected atomic numbers. Give species, or let "
+                "training take them from the data."
+            )
+        for name in ("relative_radii", "weights", "inner"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.species):
+                raise UserError(
+                    f"bispectrum.{name}: got {len(values)} values; expected one for each of the "
+                    f"{len(self.species)} elements."
+                )
+        if self.relative_radii is not None and max(self.relative_radii) != 1.0:
+            raise UserError(
+                f"bispectrum.relative_radii: got {self.relative_radii}; expected 1 for the largest "
+                "element, whose pairs are cut off at `cutoff`."
+            )
+        if not 0.0 <= self.rmin0 < self.cutoff or self.twojmax < 0:
+            raise UserError(
+                f"bispectrum: got rmin0 = {self.rmin0} Å, cutoff = {self.cutoff} Å, twojmax = "
+                f"{self.twojmax}; expected 0 <= rmin0 < cutoff and twojmax >= 0."
+            )
+        return self.species
+
+
+@functools.cache
+def triples(twojmax: int) -> tuple[Triple, ...]:
+    """Degrees (n1, n2, n) of the independent components, n2 <= n1 <= n, in LAMMPS's order.
+
+    >>> len(triples(6)), len(triples(8))
+    (30, 55)
+    """
+    return tuple(
+        (a, b, c)
+        for a in range(twojmax + 1)
+        for b in range(a + 1)
+        for c in range(a - b, min(twojmax, a + b) + 1, 2)
+        if c >= a
+    )
+
+
+@functools.cache
+def _tables(twojmax: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Harmonics of each degree at the points of an exact quadrature, and its weights."""
+    points, weights = hyperspherical.quadrature(3 * twojmax)
+    return hyperspherical.harmonics(points, twojmax), weights

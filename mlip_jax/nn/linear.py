@@ -1,0 +1,66 @@
+"""Regressors that are linear in their parameters, with one set of coefficients per element."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+class Linear(nn.Module):
+    """`Σ_k c_k x_k`, with the coefficients of the atom's element.
+
+    Without a constant: that is the reference energy of the element.
+    """
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "atoms features"], element: Int[Array, " atoms"], elements: int
+    ) -> Float[Array, " atoms"]:
+        """Output of each atom.
+
+        Args:
+            features: x.
+            element: index of each atom's element.
+            elements: number of elements.
+        """
+        return _dot(features, _coefficients(self, elements, features.shape[-1]), element)
+
+
+class Quadratic(nn.Module):
+    """`Σ_k c_k x_k + ½ Σ_k d_kk x_k² + Σ_(k<l) d_kl x_k x_l`, with coefficients of the element.
+
+    The coefficients c come first, then d row by row of the upper triangle: the order and the
+    halves of LAMMPS's `quadraticflag`.
+    """
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "atoms features"], element: Int[Array, " atoms"], elements: int
+    ) -> Float[Array, " atoms"]:
+        """Output of each atom, see `Linear`."""
+        size = features.shape[-1]
+        coefficients = _coefficients(self, elements, size + size * (size + 1) // 2)
+        coefficients = coefficients.astype(features.dtype)
+        rows, columns = jnp.triu_indices(size)
+        halves = jnp.where(rows == columns, 0.5, 1.0).astype(features.dtype)
+        upper = coefficients[:, size:] * halves[None]
+        matrices = jnp.zeros((elements, size, size), features.dtype)
+        matrices = matrices.at[:, rows, columns].set(upper)
+        squares = [jnp.sum((features @ m) * features, axis=-1) for m in matrices]
+        picked = jax.nn.one_hot(element, elements, dtype=features.dtype)
+        products = (
+            squares[0] if elements == 1 else jnp.einsum("ei,ie->i", jnp.stack(squares), picked)
+        )
+        return _dot(features, coefficients[:, :size], element) + products
+
+
+def _coefficients(module: nn.Module, elements: int, size: int) -> Float[Array, "elements _"]:
+    normal = nn.initializers.normal(1.0 / max(size, 1) ** 0.5)
+    return module.param("coefficients", normal, (elements, size))
+
+
+def _dot(features: Array, coefficients: Array, element: Array) -> Array:
+    coefficients = coefficients.astype(features.dtype)
+    if coefficients.shape[0] == 1:
+        return features @ coefficients[0]
+    return jnp.sum(features * coefficients[element], axis=-1)
