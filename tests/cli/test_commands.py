@@ -106,3 +106,16 @@ def test_help_shows_examples(capsys):
     assert run("--version") == 0
     assert run("trian") == 2
     assert "train" in capsys.readouterr().err
+
+
+def test_an_imported_potential_is_one_of_ours(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("si.snapcoeff").write_text("1 2\nSi 0.5 1\n-3.5\n0.02\n")
+    Path("si.snapparam").write_text("rcutfac 3.0\ntwojmax 0\n")
+    assert run("import", "snap", "si.snapcoeff", "si.snapparam", "-o", "si") == 0
+    assert "Si: si" in capsys.readouterr().out
+    assert storage.load("si").reference_energies == {SILICON: -3.5}
+    Path("si.snapcoeff").write_text("1 2\nSi 0.5 1\n-3.5\n")
+    message = refused(capsys, "import", "snap", "si.snapcoeff", "si.snapparam", "-o", "si")
+    assert "line 4: got 'the end of the file'" in message
+    assert "did you mean" in refused(capsys, "import", "snapp", "x", "-o", "si").lower()
