@@ -17,8 +17,7 @@ from ase import Atoms
 from ase.build import bulk, diamond100, diamond111
 
 A0 = 5.47  # lattice constant of PBE silicon
-# k-points per inverse length |b| of the undeformed cell [Å], for what is not a diamond supercell.
-TETRAHEDRAL, METALLIC = 19.0, 26.0
+KPOINT_DENSITY = 26.0  # per |b| of the undeformed cell [Å], for what is not a diamond supercell
 
 Grid = tuple[int, int, int]
 
@@ -49,10 +48,10 @@ def rng_of(name: str) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(name.encode()))
 
 
-def grid_of(cell: np.ndarray, density: float) -> Grid:
-    """Numbers of k-points next to `density` times the lengths of the reciprocal vectors."""
+def grid_of(cell: np.ndarray) -> Grid:
+    """Numbers of k-points next to `KPOINT_DENSITY` times the lengths of the reciprocal vectors."""
     lengths = np.linalg.norm(np.linalg.inv(cell), axis=0)
-    return tuple(max(1, round(density * b)) for b in lengths)
+    return tuple(max(1, round(KPOINT_DENSITY * b)) for b in lengths)
 
 
 def deform(atoms: Atoms, strain: Sequence[Sequence[float]] | np.ndarray) -> Atoms:
@@ -80,12 +79,12 @@ def disturb(atoms: Atoms, rattle: float, strain: float, rng: np.random.Generator
 def diamond(repeat: Grid | None = (1, 1, 1)) -> tuple[Atoms, Grid]:
     """Diamond supercell of the primitive cell, or the cubic cell for `None`, with its k-points.
 
-    The grids fold onto 6x6x6 points of the primitive cell. The cubic cell has 3x3x3: the same
+    The grids fold onto 8x8x8 points of the primitive cell. The cubic cell has 4x4x4: the same
     length along [110], the bond chains, on which the error of a grid depends.
     """
     if repeat is None:
-        return bulk("Si", "diamond", A0, cubic=True), (3, 3, 3)
-    return bulk("Si", "diamond", A0) * repeat, tuple(6 // n for n in repeat)
+        return bulk("Si", "diamond", A0, cubic=True), (4, 4, 4)
+    return bulk("Si", "diamond", A0) * repeat, tuple(8 // n for n in repeat)
 
 
 def diamond_strain() -> Iterator[Frame]:
@@ -185,27 +184,27 @@ def large() -> Iterator[Frame]:
     yield from vacancies((2, 2, 2), 2)
 
 
-def crystals() -> dict[str, tuple[Atoms, float]]:
-    """Other crystals near their PBE volumes, each with its k-point density."""
+def crystals() -> dict[str, Atoms]:
+    """Other crystals near their PBE volumes."""
     c = 0.552 * 4.81
     beta_tin = Atoms("Si2", cell=[[-2.405, 2.405, c / 2], [2.405, -2.405, c / 2],
                                   [2.405, 2.405, -c / 2]], pbc=True)  # fmt: skip
     beta_tin.positions[1] = [0, 2.405, c / 4]
     lonsdaleite = bulk("SiSi", "wurtzite", a=3.86, c=6.37, u=0.3746)
     return {
-        "beta_tin": (beta_tin, METALLIC),
-        "simple_cubic": (bulk("Si", "sc", 2.53), METALLIC),
-        "bcc": (bulk("Si", "bcc", 3.09), METALLIC),
-        "fcc": (bulk("Si", "fcc", 3.87), METALLIC),
-        "hcp": (bulk("Si", "hcp", 2.72, c=4.45), METALLIC),
-        "hexagonal_diamond": (lonsdaleite, TETRAHEDRAL),
+        "beta_tin": beta_tin,
+        "simple_cubic": bulk("Si", "sc", 2.53),
+        "bcc": bulk("Si", "bcc", 3.09),
+        "fcc": bulk("Si", "fcc", 3.87),
+        "hcp": bulk("Si", "hcp", 2.72, c=4.45),
+        "hexagonal_diamond": lonsdaleite,
     }
 
 
 def phases() -> Iterator[Frame]:
     """The other crystals under volume change, then strained and rattled."""
-    for kind, (cell, density) in crystals().items():
-        grid = grid_of(cell.cell.array, density)
+    for kind, cell in crystals().items():
+        grid = grid_of(cell.cell.array)
         for percent in (-12, -6, 0, 6, 12):
             strained = deform(cell, ((1 + percent / 100) ** (1 / 3) - 1) * np.eye(3))
             yield Frame(f"{kind}-volume{percent:+03d}", kind, strained, grid)
@@ -213,7 +212,7 @@ def phases() -> Iterator[Frame]:
             axis = np.diag([-0.5, -0.5, 1.0]) * percent / 100
             yield Frame(f"{kind}-axial{percent:+03d}", kind, deform(cell, axis), grid)
         rattled = cell if len(cell) > 1 else cell * (2, 1, 1)
-        grid = grid_of(rattled.cell.array, TETRAHEDRAL)
+        grid = grid_of(rattled.cell.array)
         for number in range(3 if len(cell) > 1 else 1):
             name = f"{kind}-rattle{number:02d}"
             atoms = disturb(rattled, (0.1, 0.05, 0.2)[number], 0.02, rng_of(name))
@@ -240,14 +239,14 @@ def slabs() -> Iterator[Frame]:
         plain.positions[top[::-1], 0] - plain.positions[top, 0]
     )
     triangular = diamond111("Si", (1, 1, 6), a=A0, vacuum=vacuum)
-    starts = [("100", plain, 3), ("100dimer", dimerised, 3), ("111", triangular, 6)]
+    starts = [("100", plain, 4), ("100dimer", dimerised, 4), ("111", triangular, 8)]
     for kind, cell, first in starts:
         cell.pbc = (True, True, False)
         for number, rattle in enumerate((0.03, 0.08, 0.15)):
             name = f"surface-{kind}-{number}"
             atoms = cell.copy()
             atoms.positions += rng_of(name).normal(scale=rattle, size=atoms.positions.shape)
-            yield Frame(name, "surface", atoms, (first, 6, 1))
+            yield Frame(name, "surface", atoms, (first, 8, 1))
 
 
 def molecules() -> Iterator[Frame]:
@@ -266,7 +265,7 @@ def random_search() -> Iterator[Frame]:
     for number in range(16):
         name = f"random-{number:02d}"
         atoms = random_structure(rng_of(name))
-        yield Frame(name, "random", atoms, grid_of(atoms.cell.array, TETRAHEDRAL))
+        yield Frame(name, "random", atoms, grid_of(atoms.cell.array))
 
 
 def random_structure(rng: np.random.Generator) -> Atoms:
