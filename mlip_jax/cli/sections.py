@@ -28,6 +28,7 @@ TRAIN = {
     "data": "mlip_jax.data.dataset:DataConfig",
     "loss": "mlip_jax.train.loss:LossConfig",
     "optimizer": "mlip_jax.train.optimizer:OptimizerConfig",
+    "solver": "mlip_jax.train.solver:SolverConfig",
     "training": "mlip_jax.train.settings:TrainingConfig",
 }
 MD = {

@@ -88,7 +88,9 @@ class TensorBoard:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`."""
+    """The lines of a `metrics.jsonl`; none where there is no such file (an exact solver)."""
+    if not path.exists():
+        return []
     with path.open(encoding="utf-8") as stream:
         return [json.loads(line) for line in stream]
 

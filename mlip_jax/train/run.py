@@ -23,7 +23,7 @@ from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.data.structure import Structure
 from mlip_jax.potential import Potential, Variables, predict_fn
-from mlip_jax.train import checkpoint, log, loop, report, settings
+from mlip_jax.train import checkpoint, exact, log, loop, report, settings
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loss import PROPERTIES, LossConfig
 from mlip_jax.train.sections import Sections, parse, resolved, write_config, write_data
@@ -75,9 +75,13 @@ def fit(
     write_config(resolved(complete), output, resume)
     terminal.say(_describe(task, data, found))
     prepared = time.perf_counter() - started
-    outcome = loop.train(task, output, resume=resume, progress=progress)
+    solved = None
+    if sections.solver is None:
+        outcome = loop.train(task, output, resume=resume, progress=progress)
+    else:
+        outcome, found, solved = exact.train(task, sections.solver, found, terminal)
     terminal.say(f"training ended ({outcome.stopped}); measuring errors")
-    card = _card(data, found, complete, outcome)
+    card = _card(data, found, complete, outcome, solved)
     potential = Potential(task.model, outcome.variables, found.reference_energies, card)
     storage.save(potential, output / "potential")
     facts = _facts(task, outcome, prepared)
@@ -217,19 +221,24 @@ def _describe(task: Task, data: Dataset, found: Statistics) -> str:
 
 
 def _card(
-    data: Dataset, found: Statistics, sections: Sections, outcome: loop.Outcome
+    data: Dataset,
+    found: Statistics,
+    sections: Sections,
+    outcome: loop.Outcome,
+    solved: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """What the potential was fitted to, and how."""
+    """What the potential was fitted to, and how; `solved`: what an exact solver says."""
+    loop_card = {
+        "stopped": outcome.stopped,
+        "steps": outcome.position.step,
+        "best_epoch": outcome.position.best_epoch,
+        f"best_{sections.training.monitor}": outcome.position.best,
+    }
     return {
         **configs.to_plain(data.card),
         "statistics": configs.to_plain(found),
         "config": resolved(sections),
-        "training": {
-            "stopped": outcome.stopped,
-            "steps": outcome.position.step,
-            "best_epoch": outcome.position.best_epoch,
-            f"best_{sections.training.monitor}": outcome.position.best,
-        },
+        "training": loop_card if solved is None else solved,
         "versions": {
             "mlip_jax": _version(),
             "jax": jax.__version__,

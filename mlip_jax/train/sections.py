@@ -17,8 +17,9 @@ from mlip_jax.train import settings
 from mlip_jax.train.loss import LossConfig
 from mlip_jax.train.optimizer import OptimizerConfig
 from mlip_jax.train.settings import TrainingConfig
+from mlip_jax.train.solver import SolverConfig
 
-SECTIONS = ("data", "model", "loss", "optimizer", "training")
+SECTIONS = ("data", "model", "loss", "optimizer", "solver", "training")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class Sections:
         model: with `None` in fields that the data will fill.
         loss: what is minimised.
         optimizer: how.
+        solver: how where the model is linear in its parameters; `optimizer` then plays no part.
         training: how long.
     """
 
@@ -37,6 +39,7 @@ class Sections:
     model: nn.Module
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    solver: SolverConfig | None = None
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
 
@@ -52,11 +55,16 @@ def parse(mapping: Mapping[str, Any]) -> Sections:
     for name in ("data", "model"):
         if mapping.get(name) is None:
             raise UserError(f"config: the section {name!r} is missing; it has no default.")
+    if mapping.get("solver") is not None and mapping.get("optimizer") is not None:
+        raise UserError("config: got `optimizer` and `solver`; expected one of them.")
     sections = Sections(
         data=configs.parse(DataConfig, mapping["data"], "data"),
         model=models.build_model(mapping["model"]),
         loss=configs.parse(LossConfig, mapping.get("loss"), "loss"),
         optimizer=optimizers.parse(mapping.get("optimizer")),
+        solver=None
+        if mapping.get("solver") is None
+        else configs.parse(SolverConfig, mapping["solver"], "solver"),
         training=configs.parse(TrainingConfig, mapping.get("training"), "training"),
     )
     _check_average(sections)
@@ -65,8 +73,9 @@ def parse(mapping: Mapping[str, Any]) -> Sections:
 
 def resolved(sections: Sections) -> dict[str, Any]:
     """The config with every key written out."""
+    unused = ("model", "solver" if sections.solver is None else "optimizer")
     plain = {
-        name: configs.to_plain(getattr(sections, name)) for name in SECTIONS if name != "model"
+        name: configs.to_plain(getattr(sections, name)) for name in SECTIONS if name not in unused
     }
     return {**plain, "model": models.module_to_config(sections.model)}
 

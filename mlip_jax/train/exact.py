@@ -1,0 +1,104 @@
+"""Training by an exact solver: one pass over the data, one small dense problem."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from mlip_jax.config import UserError
+from mlip_jax.data.batching import Batch
+from mlip_jax.data.statistics import Statistics
+from mlip_jax.elements import SYMBOLS
+from mlip_jax.potential import predict_fn
+from mlip_jax.train import design, log, solver
+from mlip_jax.train.checkpoint import Position
+from mlip_jax.train.engine import Task
+from mlip_jax.train.loop import Outcome
+from mlip_jax.train.solver import Solution, SolverConfig
+
+
+def train(
+    task: Task, config: SolverConfig, found: Statistics, terminal: log.Terminal
+) -> tuple[Outcome, Statistics, dict[str, Any]]:
+    """Minimises the loss over all training data at once.
+
+    Where reference energies were fitted and not taken from isolated atoms, they are parameters of
+    the problem, too.
+
+    Args:
+        task: a model that is linear in its parameters, its data and its loss of squares.
+        config: the solver.
+        found: statistics of the training data.
+        terminal: for messages.
+
+    Returns:
+        What came of training, the statistics with the reference energies of the solution, and what
+        the card says of the solution.
+
+    Raises:
+        UserError: for a model that is not linear, a loss that is no sum of squares, several
+            devices, or data that determine nothing.
+    """
+    weights = design.weights(task.loss)
+    predict = predict_fn(task.model)
+    design.check_linear(predict, task.variables, task.train.batch(0, 0))
+    counts = design.count_labels(_batches(task), list(weights))
+    scales = {name: w / counts[name] for name, w in weights.items() if counts[name] and w > 0}
+    if not scales:
+        raise UserError("solver: no label of the loss is there, or all weights are zero.")
+    free = _free_elements(found)
+    make = design.design_fn(predict, task.variables, scales, free)
+    flat, unravel = ravel_pytree(jax.tree.map(np.asarray, task.variables["params"]))
+    rows = solver.Rows(len(free) + flat.size)
+    terminal.say(f"solver {config.name}: {flat.size} parameters, {sum(counts.values())} labels")
+    for batch in _batches(task):
+        part = make(batch)
+        rows.add(np.concatenate([part.composition, part.matrix], axis=1), part.target)
+    solution = solver.solve(rows, config, free=len(free))
+    shifts = dict(zip(free, solution.coefficients.tolist(), strict=False))
+    params = jax.tree.map(np.asarray, unravel(solution.coefficients[len(free) :]))
+    variables = {**task.variables, "params": params}
+    outcome = Outcome(variables, Position(best=solution.residual), "solved", 1, 0)
+    terminal.say(_describe(solution, rows.count, flat.size + len(free)))
+    return outcome, _shifted(found, shifts), _card(config, solution, rows.count)
+
+
+def _batches(task: Task) -> Iterator[Batch]:
+    if task.train.config.devices > 1:
+        raise UserError("solver: runs on one device. Set training.devices: 1.")
+    return (task.train.batch(0, index) for index in range(task.train.num_batches()))
+
+
+def _free_elements(found: Statistics) -> tuple[int, ...]:
+    """Elements whose reference energy was fitted; none where sources have their own."""
+    if found.source_reference_energies:
+        return ()
+    report = found.reports.get("")
+    if report is None or report.num_elements == 0 or report.undetermined:
+        return ()
+    return tuple(z for z in found.species if SYMBOLS[z] not in report.isolated)
+
+
+def _shifted(found: Statistics, shifts: dict[int, float]) -> Statistics:
+    energies = {z: e + shifts.get(z, 0.0) for z, e in found.reference_energies.items()}
+    return dataclasses.replace(found, reference_energies=energies)
+
+
+def _describe(solution: Solution, rows: int, columns: int) -> str:
+    return (
+        f"solved: {rows} rows, rank {solution.rank} of {columns}, penalty {solution.alpha:.1e}, "
+        f"loss {solution.residual:.3g}"
+    )
+
+
+def _card(config: SolverConfig, solution: Solution, rows: int) -> dict[str, Any]:
+    return {
+        "name": config.name,
+        "alpha": solution.alpha,
+        "rank": solution.rank,
+        "rows": rows,
+        "loss": solution.residual,
+    }

@@ -1,0 +1,162 @@
+"""Exact least squares for models that are linear in their parameters.
+
+The rows of all labels go through one QR factorisation, batch by batch, so that the design matrix
+is never in memory and its condition number is never squared. What is left is a small triangle with
+the same least-squares problem: Golub & Van Loan, "Matrix Computations" (2013), section 5.3.
+"""
+
+import dataclasses
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import scipy.optimize
+from jaxtyping import Float
+from pydantic import Field
+
+from mlip_jax.config import UserError
+
+_LOWEST, _HIGHEST = 1e-14, 1e2
+"""Bounds of the search for the penalty, relative to the largest squared singular value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SolverConfig:
+    """The section `solver`, in the place of `optimizer`: minimises the loss exactly.
+
+    Attributes:
+        name: `ridge` has a fixed penalty; `bayesian_ridge` chooses the one that the evidence of the
+            data is largest for (MacKay, Neural Comput. 4, 415, 1992).
+        alpha: penalty of `ridge` on the squares of the parameters, relative to the largest squared
+            singular value of the design matrix.
+    """
+
+    name: Literal["ridge", "bayesian_ridge"] = "bayesian_ridge"
+    alpha: Annotated[float, Field(ge=0)] = 1e-10
+
+
+class Solution(NamedTuple):
+    """What a least-squares problem came to.
+
+    Attributes:
+        coefficients: free columns first.
+        alpha: penalty, relative to the largest squared singular value.
+        noise: variance of the noise of a row of weight 1.
+        rank: columns that the data determine, to the precision of float64.
+        residual: sum of the squared residuals.
+    """
+
+    coefficients: Float[np.ndarray, " columns"]
+    alpha: float
+    noise: float
+    rank: int
+    residual: float
+
+
+class Rows:
+    """Rows of a least-squares problem, kept as a triangle.
+
+    Args:
+        columns: of the design matrix.
+
+    Attributes:
+        count: rows so far.
+    """
+
+    def __init__(self, columns: int):
+        self.count = 0
+        self._columns = columns
+        self._waiting: list[np.ndarray] = []
+        self._triangle = np.zeros((0, columns + 1))
+
+    def add(
+        self, matrix: Float[np.ndarray, "rows columns"], target: Float[np.ndarray, " rows"]
+    ) -> None:
+        """Adds rows.
+
+        Raises:
+            UserError: for a number that is not finite.
+        """
+        rows = np.column_stack([matrix, target])
+        if not np.all(np.isfinite(rows)):
+            raise UserError("solver: a row of the design matrix is not finite; check the data.")
+        self.count += len(rows)
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= 4 * (self._columns + 1):
+            self._reduce()
+
+    def triangle(self) -> Float[np.ndarray, "_ _"]:
+        """R of the QR factorisation of `[matrix | target]`, upper triangular."""
+        self._reduce()
+        return self._triangle
+
+    def _reduce(self) -> None:
+        if self._waiting:
+            stacked = np.concatenate([self._triangle, *self._waiting])
+            self._triangle, self._waiting = np.linalg.qr(stacked, mode="r"), []
+
+
+def solve(rows: Rows, config: SolverConfig, free: int = 0) -> Solution:
+    """Minimises `|A p - y|² + λ |p|²`, without a penalty on the first `free` columns.
+
+    Raises:
+        UserError: where there are no rows, or the free columns are not determined.
+    """
+    triangle = rows.triangle()
+    size = triangle.shape[1] - 1
+    if rows.count == 0 or size == 0:
+        raise UserError("solver: no labels, or no parameters; there is nothing to solve for.")
+    square = np.zeros((size + 1, size + 1))
+    square[: len(triangle)] = triangle
+    upper, target, rest = square[free:size, free:size], square[free:size, size], square[size, size]
+    left, values, right = np.linalg.svd(upper)
+    projected = left.T @ target
+    number = max(rows.count - free, 1)
+    largest = float(values[0] ** 2) if len(values) else 1.0
+    scaled = values**2 / largest
+
+    def ridge(alpha: float) -> tuple[np.ndarray, float, float]:
+        """Coefficients along the right singular vectors, residual, and |p|²."""
+        shrunk = np.where(
+            scaled + alpha > 0, scaled / np.where(scaled + alpha > 0, scaled + alpha, 1.0), 0.0
+        )
+        along = np.divide(shrunk * projected, values, out=np.zeros_like(values), where=values > 0)
+        residual = float(np.sum(((1.0 - shrunk) * projected) ** 2) + rest**2)
+        return along, residual, float(along @ along)
+
+    def surprise(log_alpha: float) -> float:
+        """Minus twice the logarithm of the evidence, noise integrated out at its best value."""
+        alpha = float(np.exp(log_alpha))
+        _, residual, squares = ridge(alpha)
+        total = max(residual + alpha * largest * squares, 1e-300)
+        return float(
+            number * np.log(total) + np.sum(np.log(scaled + alpha)) - len(values) * log_alpha
+        )
+
+    alpha = config.alpha
+    if config.name == "bayesian_ridge":
+        bounds = (float(np.log(_LOWEST)), float(np.log(_HIGHEST)))
+        alpha = float(
+            np.exp(scipy.optimize.minimize_scalar(surprise, bounds=bounds, method="bounded").x)
+        )
+    along, residual, squares = ridge(alpha)
+    penalised = right.T @ along
+    unpenalised = _back_substitute(square[:free, :size], square[:free, size], penalised, free)
+    return Solution(
+        coefficients=np.concatenate([unpenalised, penalised]),
+        alpha=alpha,
+        noise=(residual + alpha * largest * squares) / number,
+        rank=int(np.sum(scaled > len(values) * np.finfo(float).eps)) + free,
+        residual=residual,
+    )
+
+
+def _back_substitute(upper, target, penalised: np.ndarray, free: int) -> np.ndarray:
+    if free == 0:
+        return np.zeros(0)
+    try:
+        return np.linalg.solve(upper[:, :free], target - upper[:, free:] @ penalised)
+    except np.linalg.LinAlgError as error:
+        raise UserError(
+            "solver: the data do not determine the reference energies. Give isolated atoms, or set "
+            "data.statistics.reference_energies: zero."
+        ) from error

@@ -1,0 +1,162 @@
+"""Fits by an exact solver: the minimum of the loss, and everything a training writes."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import mlip_jax
+from mlip_jax import inference, storage, train
+from mlip_jax.config import UserError
+from mlip_jax.data import formats
+from mlip_jax.data.structure import StructureLabels
+from mlip_jax.models.pair import Morse
+from mlip_jax.potential import Potential
+from tests.train import tiny
+
+ACSF = {"cutoff": 3.0, "num_radial": 4, "num_angular": 2, "zetas": [1, 2]}
+
+
+def section(data, **others):
+    return {
+        "data": {"train": str(data), "valid": 0.2},
+        "model": {"local": {"descriptor": {"acsf": ACSF}, "regressor": {"linear": {}}}},
+        "loss": {"energy": {"weight": 1.0}, "forces": {"weight": 2.0}, "stress": {"weight": 50.0}},
+        "solver": {"name": "ridge", "alpha": 1e-14},
+        "training": {"batch_size": 3, "precision": "float64", "devices": 1, "workers": 0},
+        **others,
+    }
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """Labels of a Morse potential with noise; some are missing."""
+    path = tmp_path_factory.mktemp("data") / "noisy.extxyz"
+    model = Morse(species=(14,), cutoff=3.0, trainable=False)
+    graph = mlip_jax.make_graph(tiny.structures(1)[0], 3.0, dtype=np.float64)
+    variables = jax.jit(model.init)(jax.random.key(0), graph)
+    structures = labelled(Potential(model, variables, {14: -5.0}), tiny.structures(20))
+    rng = np.random.default_rng(2)
+    for index, structure in enumerate(structures):
+        noisy = structure.labels.forces + rng.normal(0, 0.01, structure.labels.forces.shape)
+        labels = dataclasses.replace(structure.labels, forces=noisy)
+        if index % 5 == 1:
+            labels = dataclasses.replace(labels, forces=None)
+        if index % 5 == 2:
+            labels = dataclasses.replace(labels, energy=None, stress=None)
+        structures[index] = dataclasses.replace(structure, labels=labels)
+    formats.write(path, structures)
+    return path
+
+
+def labelled(potential, structures):
+    """The structures with the potential's predictions as labels."""
+    result = []
+    for structure in structures:
+        (p,) = inference.predict(potential, [structure], precision="float64")
+        labels = StructureLabels(energy=float(p.energy), forces=p.forces, stress=p.stress)
+        result.append(dataclasses.replace(structure, labels=labels))
+    return result
+
+
+@pytest.fixture(scope="module")
+def fitted(noisy, tmp_path_factory):
+    output = tmp_path_factory.mktemp("exact") / "run"
+    return train.fit(train.parse(section(noisy)), output, progress=False), output
+
+
+def test_the_labels_of_a_linear_model_are_found_again(fitted, tmp_path):
+    potential, _ = fitted
+    rng = np.random.default_rng(5)
+    shape = potential.variables["params"]["regressor"]["coefficients"].shape
+    params = {"regressor": {"coefficients": rng.normal(size=shape)}}
+    teacher = Potential(potential.model, {**potential.variables, "params": params}, {14: -4.0})
+    structures = labelled(teacher, tiny.structures(30, seed=3))
+    formats.write(tmp_path / "data.h5", structures)
+    accepted = section(tmp_path / "data.h5")
+    # A random potential is no pair potential: the checks that fit one may object.
+    accepted["data"]["checks"] = {"energy_force_unit": "accept", "stress_sign": "accept"}
+    found = train.fit(train.parse(accepted), tmp_path / "run", progress=False)
+    assert found.reference_energies[14] == pytest.approx(-4.0, abs=1e-5)
+    for structure, student in zip(
+        structures, inference.predict(found, structures, precision="float64"), strict=True
+    ):
+        assert student.energy == pytest.approx(structure.labels.energy, abs=1e-6)
+        np.testing.assert_allclose(student.forces, structure.labels.forces, atol=1e-6)
+        np.testing.assert_allclose(student.stress, structure.labels.stress, atol=1e-7)
+
+
+def test_the_loss_of_the_solution_is_stationary_and_as_reported(fitted, noisy):
+    """An independent loss, written out for one structure at a time, at the solution and around."""
+    potential, output = fitted
+    record = json.loads((output / "data.json").read_text())
+    assert record["train"]
+    config = storage.load(output / "potential").card
+    assert config["training"]["rank"] > 5
+
+    chosen = _training_part(noisy, output)
+
+    def loss(coefficients, reference) -> float:
+        params = {"regressor": {"coefficients": coefficients}}
+        changed = Potential(
+            potential.model, {**potential.variables, "params": params}, {14: reference}
+        )
+        errors: dict[str, list[np.ndarray]] = {"energy": [], "forces": [], "stress": []}
+        for s, p in zip(
+            chosen, inference.predict(changed, chosen, precision="float64"), strict=True
+        ):
+            if s.labels.energy is not None:
+                errors["energy"].append(np.array([(p.energy - s.labels.energy) / s.num_atoms]))
+            if s.labels.forces is not None:
+                errors["forces"].append((p.forces - s.labels.forces).ravel())
+            if s.labels.stress is not None:
+                errors["stress"].append((p.stress - s.labels.stress).ravel())
+        weights = {"energy": 1.0, "forces": 2.0, "stress": 50.0}
+        return sum(w * np.mean(np.concatenate(errors[n]) ** 2) for n, w in weights.items())
+
+    best = np.asarray(potential.variables["params"]["regressor"]["coefficients"])
+    reference = potential.reference_energies[14]
+    lowest = loss(best, reference)
+    assert lowest == pytest.approx(config["training"]["loss"], rel=1e-8)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        step = 1e-3 * np.abs(best).max() * rng.normal(size=best.shape)
+        up, down = loss(best + step, reference + 1e-3), loss(best - step, reference - 1e-3)
+        assert min(up, down) > lowest
+        assert abs(up - down) < 1e-4 * (up + down - 2 * lowest)
+
+
+def _training_part(path, output):
+    """The structures of the training part, from the split of the run's own config."""
+    from mlip_jax import config
+    from mlip_jax.data import dataset
+
+    sections = train.parse(config.load_yaml(output / "config.yaml"))
+    return list(dataset.load(sections.data, path.parent).train)
+
+
+def test_a_fit_writes_what_a_training_writes(fitted):
+    potential, output = fitted
+    names = {path.name for path in output.iterdir()}
+    assert names >= {"config.yaml", "potential", "errors.json", "report.html", "parity_forces.png"}
+    loaded = mlip_jax.load(output / "potential")
+    jax.tree.map(np.testing.assert_array_equal, dict(loaded.variables), dict(potential.variables))
+    text = (output / "config.yaml").read_text()
+    assert "solver:" in text
+    assert "optimizer:" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": {"name": "adam"}}, "optimizer` and `solver"),
+        ({"solver": {"name": "rigde"}}, r"solver\.name"),
+        ({"loss": {"forces": {"kind": "mae"}}}, r"loss\.forces: an exact solver"),
+        ({"model": {"behler_parrinello": ACSF}}, "not linear"),
+    ],
+)
+def test_what_a_solver_cannot_do_is_refused(noisy, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        train.fit(train.parse(section(noisy, **changes)), tmp_path / "run", progress=False)
