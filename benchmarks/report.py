@@ -153,6 +153,6 @@ def write(run: dict, name: str, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{name}-{now:%Y%m%d-%H%M}-{run['threads']}t{'-hp' * run['hugepages']}"
     text = markdown(run, rows)
-    stem.with_suffix(".json").write_text(json.dumps(run | {"summary": rows}, indent=1))
+    stem.with_suffix(".json").write_text(json.dumps(run | {"summary": rows}, indent=1) + "\n")
     stem.with_suffix(".md").write_text(text)
     return text

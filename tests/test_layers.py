@@ -52,7 +52,7 @@ DOORS = {
     "rich": {"cli", "train", "simulate"},
     "ruamel": {"config"},
     "safetensors": {"storage"},
-    "scipy": {"nn"},
+    "scipy": {"nn", "train"},
     "tensorboardX": {"train"},
     "torch": {"interop.weights"},
     "typer": {"cli"},

@@ -26,7 +26,8 @@ def spherical_harmonics(
         directions: unit vectors (x, y, z), or zero.
         l_max: highest degree.
     """
-    components = harmonic_components(*(directions[..., i] for i in range(3)), l_max)
+    x, y, z = (directions[..., i] for i in range(3))
+    components = harmonic_components(x, y, z, l_max)
     return tuple(jnp.stack(of_degree, axis=-1) for of_degree in components)
 
 

@@ -81,7 +81,8 @@ def harmonics(
 ) -> tuple[Float[np.ndarray, "components points"], ...]:
     """Harmonics of degrees 0 … `degree` at fixed points other than the poles, on the host."""
     sine = np.linalg.norm(points[:, 1:], axis=1)
-    spherical = angular.harmonic_components(*(points[:, 1:] / sine[:, None]).T, degree)
+    x, y, z = (points[:, 1:] / sine[:, None]).T
+    spherical = angular.harmonic_components(x, y, z, degree)
     rows: list[list[np.ndarray]] = [[] for _ in range(degree + 1)]
     for order in range(degree + 1):
         polynomials = _gegenbauer(points[:, 0], order + 1, degree - order)

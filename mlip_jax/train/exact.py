@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
@@ -59,7 +60,7 @@ def train(
         rows.add(np.concatenate([part.composition, part.matrix], axis=1), part.target)
     solution = solver.solve(rows, config, free=len(free))
     shifts = dict(zip(free, solution.coefficients.tolist(), strict=False))
-    params = jax.tree.map(np.asarray, unravel(solution.coefficients[len(free) :]))
+    params = jax.tree.map(np.asarray, unravel(jnp.asarray(solution.coefficients[len(free) :])))
     variables = {**task.variables, "params": params}
     outcome = Outcome(variables, Position(best=solution.residual), "solved", 1, 0)
     terminal.say(_describe(solution, rows.count, flat.size + len(free)))

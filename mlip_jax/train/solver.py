@@ -6,7 +6,7 @@ the same least-squares problem: Golub & Van Loan, "Matrix Computations" (2013), 
 """
 
 import dataclasses
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -92,7 +92,8 @@ class Rows:
     def _reduce(self) -> None:
         if self._waiting:
             stacked = np.concatenate([self._triangle, *self._waiting])
-            self._triangle, self._waiting = np.linalg.qr(stacked, mode="r"), []
+            self._triangle = np.asarray(np.linalg.qr(stacked, mode="r"))
+            self._waiting = []
 
 
 def solve(rows: Rows, config: SolverConfig, free: int = 0) -> Solution:
@@ -107,47 +108,72 @@ def solve(rows: Rows, config: SolverConfig, free: int = 0) -> Solution:
         raise UserError("solver: no labels, or no parameters; there is nothing to solve for.")
     square = np.zeros((size + 1, size + 1))
     square[: len(triangle)] = triangle
-    upper, target, rest = square[free:size, free:size], square[free:size, size], square[size, size]
-    left, values, right = np.linalg.svd(upper)
-    projected = left.T @ target
-    number = max(rows.count - free, 1)
-    largest = float(values[0] ** 2) if len(values) else 1.0
-    scaled = values**2 / largest
-
-    def ridge(alpha: float) -> tuple[np.ndarray, float, float]:
-        """Coefficients along the right singular vectors, residual, and |p|²."""
-        shrunk = np.where(
-            scaled + alpha > 0, scaled / np.where(scaled + alpha > 0, scaled + alpha, 1.0), 0.0
-        )
-        along = np.divide(shrunk * projected, values, out=np.zeros_like(values), where=values > 0)
-        residual = float(np.sum(((1.0 - shrunk) * projected) ** 2) + rest**2)
-        return along, residual, float(along @ along)
-
-    def surprise(log_alpha: float) -> float:
-        """Minus twice the logarithm of the evidence, noise integrated out at its best value."""
-        alpha = float(np.exp(log_alpha))
-        _, residual, squares = ridge(alpha)
-        total = max(residual + alpha * largest * squares, 1e-300)
-        return float(
-            number * np.log(total) + np.sum(np.log(scaled + alpha)) - len(values) * log_alpha
-        )
-
-    alpha = config.alpha
-    if config.name == "bayesian_ridge":
-        bounds = (float(np.log(_LOWEST)), float(np.log(_HIGHEST)))
-        alpha = float(
-            np.exp(scipy.optimize.minimize_scalar(surprise, bounds=bounds, method="bounded").x)
-        )
-    along, residual, squares = ridge(alpha)
+    left, values, right = np.linalg.svd(square[free:size, free:size])
+    projected = left.T @ square[free:size, size]
+    spectrum = _Spectrum(values, projected, float(square[size, size]), max(rows.count - free, 1))
+    alpha = config.alpha if config.name == "ridge" else spectrum.likeliest_alpha()
+    along, residual = spectrum.ridge(alpha)
     penalised = right.T @ along
     unpenalised = _back_substitute(square[:free, :size], square[:free, size], penalised, free)
     return Solution(
         coefficients=np.concatenate([unpenalised, penalised]),
         alpha=alpha,
-        noise=(residual + alpha * largest * squares) / number,
-        rank=int(np.sum(scaled > len(values) * np.finfo(float).eps)) + free,
+        noise=spectrum.penalised_squares(alpha) / spectrum.rows,
+        rank=int(np.sum(spectrum.relative > len(values) * np.finfo(float).eps)) + free,
         residual=residual,
     )
+
+
+class _Spectrum(NamedTuple):
+    """A least-squares problem in the basis of its singular vectors.
+
+    Attributes:
+        values: singular values, decreasing.
+        projected: target along the left singular vectors.
+        rest: length of the target outside of the columns.
+        rows: number of rows, less that of the free columns.
+    """
+
+    values: np.ndarray
+    projected: np.ndarray
+    rest: float
+    rows: int
+
+    @property
+    def relative(self) -> np.ndarray:
+        """Squared singular values over the largest."""
+        return self.values**2 / max(self._largest, np.finfo(float).tiny)
+
+    def ridge(self, alpha: float) -> tuple[np.ndarray, float]:
+        """Coefficients along the right singular vectors, and the sum of squared residuals."""
+        damped = self.relative + alpha
+        kept = np.divide(self.relative, damped, out=np.zeros_like(damped), where=damped > 0)
+        along = np.divide(
+            kept * self.projected, self.values, out=np.zeros_like(kept), where=self.values > 0
+        )
+        return along, float(np.sum(((1.0 - kept) * self.projected) ** 2) + self.rest**2)
+
+    def penalised_squares(self, alpha: float) -> float:
+        """The minimum of `|A p - y|² + λ |p|²`."""
+        along, residual = self.ridge(alpha)
+        return residual + alpha * self._largest * float(along @ along)
+
+    def likeliest_alpha(self) -> float:
+        """The penalty for which the evidence is largest, the noise taken at its best value."""
+
+        def surprise(log_alpha: float) -> float:
+            alpha = float(np.exp(log_alpha))
+            squares = max(self.penalised_squares(alpha), np.finfo(float).tiny)
+            volume = np.sum(np.log(self.relative + alpha)) - len(self.values) * log_alpha
+            return float(self.rows * np.log(squares) + volume)
+
+        bounds = (float(np.log(_LOWEST)), float(np.log(_HIGHEST)))
+        best: Any = scipy.optimize.minimize_scalar(surprise, bounds=bounds, method="bounded")
+        return float(np.exp(best.x))
+
+    @property
+    def _largest(self) -> float:
+        return float(self.values[0] ** 2) if len(self.values) else 0.0
 
 
 def _back_substitute(upper, target, penalised: np.ndarray, free: int) -> np.ndarray:
