@@ -119,13 +119,15 @@ class Bispectrum(nn.Module):
         values = jnp.stack(integrals, axis=-1) * jnp.asarray(self._factors(), dtype)[None]
         if not self.subtract_isolated:
             return values
-        return values - jnp.asarray(self.isolated(), dtype)[own]
+        return values - jnp.asarray(self._integrals_of_isolated(), dtype)[own]
 
-    def isolated(self) -> Float[np.ndarray, "elements features"]:
-        """Components of an isolated atom of each element, before anything is subtracted.
+    def isolated_features(self) -> Float[np.ndarray, "elements features"]:
+        """Components of an isolated atom of each element, as a call gives them."""
+        whole = self._integrals_of_isolated()
+        return np.zeros_like(whole) if self.subtract_isolated else whole
 
-        The integral is 1 in the blocks in whose three densities the atom itself counts, else 0.
-        """
+    def _integrals_of_isolated(self) -> Float[np.ndarray, "elements features"]:
+        """`n + 1` in the blocks in whose three densities the atom itself counts, else 0."""
         number = len(self._checked_species())
         alone = self.explicit and not self.self_all
         own = np.eye(number) if alone else np.ones((number, self._densities))

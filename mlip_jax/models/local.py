@@ -1,7 +1,8 @@
 """Local models: a descriptor of each atom's environment times a regressor.
 
 A descriptor is a linen module without parameters, `descriptor(graph) -> [atoms, features]`, with
-the attributes `species` and `cutoff` [Å]. A regressor is a linen module
+the attributes `species` and `cutoff` [Å]; where it knows the features of isolated atoms in advance,
+a method `isolated_features() -> [elements, features]` saves computing them. A regressor is a module
 `regressor(features, element [atoms], elements) -> [atoms]`. Any descriptor goes with any regressor.
 """
 
@@ -70,7 +71,7 @@ class Local(nn.Module):
         raw = self.descriptor(graph)
         number = raw.shape[0]
         if self.isolated_zero:
-            alone = self.descriptor(_isolated_atoms(species, raw.dtype))
+            alone = self._isolated_features(species, raw.dtype)
             raw = jnp.concatenate([raw, alone])
             element = jnp.concatenate([element, jnp.arange(len(species), dtype=element.dtype)])
         features = self._scaled(raw, element, len(species))
@@ -79,6 +80,13 @@ class Local(nn.Module):
             energies = energies[:number] - energies[number:][element[:number]]
         scale = 1.0 if self.energy_scale is None else self.energy_scale
         return AtomOutputs(energies=scale * energies, features=features[:number])
+
+    def _isolated_features(self, species: tuple[int, ...], dtype: Any) -> Array:
+        """Features of an isolated atom of each element, which a descriptor may know in advance."""
+        known = getattr(self.descriptor, "isolated_features", None)
+        if known is not None:
+            return jnp.asarray(known(), dtype)
+        return self.descriptor(_isolated_atoms(species, dtype))
 
     def _scaled(self, raw: Array, element: Array, elements: int) -> Array:
         shape = (elements, raw.shape[1])

@@ -19,8 +19,8 @@ def spherical_harmonics(
 ) -> tuple[Float[Array, "*edges _"], ...]:
     """Harmonics of degrees 0 to `l_max` of unit vectors, each `[*edges, 2l + 1]`.
 
-    Degree l is the stretched product of degrees 1 and l - 1, so that every component is a
-    polynomial of the vector and all derivatives are finite. A zero vector gives zero for l > 0.
+    Every component is a homogeneous polynomial of the vector, so that all derivatives are finite
+    and a zero vector gives zero for l > 0.
 
     Args:
         directions: unit vectors (x, y, z), or zero.
@@ -33,26 +33,41 @@ def spherical_harmonics(
 
 def harmonic_components(x: Any, y: Any, z: Any, l_max: int) -> list[list[Any]]:
     """Components of degrees 0 to `l_max` of unit vectors (x, y, z), as numpy or JAX arrays."""
-    root = math.sqrt(3.0)
-    vector = [root * y, root * z, root * x]
-    degrees = [[x * 0.0 + 1.0], vector][: l_max + 1]
-    for degree in range(2, l_max + 1):
-        degrees.append(_stretched_product(vector, degrees[-1], degree))
+    square = x * x + y * y + z * z
+    # Real and imaginary part of (x + iy)^m; they go with m and -m.
+    even, odd = [x * 0.0 + 1.0], [x * 0.0]
+    for _ in range(l_max):
+        even, odd = (
+            [*even, x * even[-1] - y * odd[-1]],
+            [*odd, x * odd[-1] + y * even[-1]],
+        )
+    polynomials = [_legendre_derivatives(z, square, m, l_max) for m in range(l_max + 1)]
+    degrees = []
+    for degree in range(l_max + 1):
+        components = []
+        for m in range(-degree, degree + 1):
+            order = abs(m)
+            scale, polynomial = _component_norm(degree, order), polynomials[order][degree - order]
+            components.append(scale * polynomial * (odd if m < 0 else even)[order])
+        degrees.append(components)
     return degrees
 
 
-def _stretched_product(vector: list[Any], lower: list[Any], degree: int) -> list[Any]:
-    """Components of `degree` from those of degrees 1 and `degree - 1`."""
-    coupling = clebsch_gordan(1, degree - 1, degree)
-    # On the z axis only the middle component of each degree is there: it sets scale and sign.
-    pole = coupling[1, degree - 1, degree] * math.sqrt(3.0 * (2 * degree - 1))
-    coupling = coupling * (math.sqrt(2 * degree + 1) / pole)
-    components = []
-    for m in range(2 * degree + 1):
-        pairs = np.argwhere(np.abs(coupling[:, :, m]) > 1e-12)
-        terms = [float(coupling[i, j, m]) * vector[i] * lower[j] for i, j in pairs]
-        components.append(functools.reduce(lambda a, b: a + b, terms))
-    return components
+def _legendre_derivatives(z: Any, square: Any, order: int, l_max: int) -> list[Any]:
+    """`r^(l-m) d^m P_l(z / r) / dz^m` for l = m … `l_max`, with `square` = r²; DLMF 14.10.3."""
+    values: list[Any] = [float(math.prod(range(2 * order - 1, 0, -2)))]
+    if order < l_max:
+        values.append((2 * order + 1) * values[0] * z)
+    for l in range(order + 2, l_max + 1):
+        upper, lower = (2 * l - 1) / (l - order), (l + order - 1) / (l - order)
+        values.append(upper * z * values[-1] - lower * square * values[-2])
+    return values
+
+
+def _component_norm(degree: int, order: int) -> float:
+    """Scale by which the squares of the components of a degree sum to 2l + 1."""
+    ratio = math.factorial(degree - order) / math.factorial(degree + order)
+    return math.sqrt((2 * degree + 1) * (1 if order == 0 else 2) * ratio)
 
 
 @functools.cache

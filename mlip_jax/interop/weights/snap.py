@@ -282,7 +282,7 @@ def _coefficients(
     blocks: Mapping[str, Element], descriptor: Bispectrum, quadratic: bool, path: Path
 ) -> np.ndarray:
     """Coefficients `[elements, 1 + features (+ products)]`, the constant first."""
-    size = descriptor.isolated().shape[1]
+    size = descriptor.isolated_features().shape[1]
     expected = 1 + size + (size * (size + 1) // 2 if quadratic else 0)
     for symbol, block in blocks.items():
         if len(block.coefficients) != expected:
@@ -297,10 +297,8 @@ def _variables(
     table: np.ndarray, descriptor: Bispectrum, quadratic: bool
 ) -> tuple[dict[str, Any], list[float]]:
     """Variables of the local model, and the energy [eV] of an isolated atom of each element."""
-    alone = descriptor.isolated()
+    alone = descriptor.isolated_features()
     size = alone.shape[1]
-    if descriptor.subtract_isolated:
-        alone = np.zeros_like(alone)
     terms = alone
     if quadratic:
         rows, columns = np.triu_indices(size)
