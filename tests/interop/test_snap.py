@@ -20,6 +20,14 @@ SHARED = Path(os.environ.get("MLIP_JAX_SHARED", ROOT / "../shared"))
 REFERENCE = SHARED / "reference/snap"
 FOLDERS = sorted(path.name for path in REFERENCE.glob("*") if path.is_dir())
 
+TOLERANCES = {"InP_JCPA2020": 1e-8}
+"""Of forces [eV/Å] and stress [eV/Å^3], relative to the largest force; 1e-11 where not listed.
+
+With explicit elements LAMMPS takes blocks of coefficients that permuted elements share as equal in
+the forces and as written in the energy; in the file they differ in the last digit. Central
+differences of the energy agree with our forces to 4e-11 where they differ from LAMMPS's by 5e-9.
+"""
+
 COEFFICIENTS = """# a comment
 2 3
 O 0.4 1.0   # radius and weight
@@ -133,13 +141,13 @@ def test_published_files_give_the_numbers_of_lammps(name):
         prediction = predict(potential.variables, graph)
         symbols = structure.atomic_numbers.tolist()
         energy = prediction.energy[0] + sum(potential.reference_energies[z] for z in symbols)
-        np.testing.assert_allclose(energy, expected[f"s{i}_energy"], rtol=1e-11)
-        scale = max(1.0, np.abs(expected[f"s{i}_forces"]).max())
+        np.testing.assert_allclose(energy, expected[f"s{i}_energy"], rtol=1e-12, atol=1e-12)
+        tolerance = TOLERANCES.get(name, 1e-11) * max(1.0, np.abs(expected[f"s{i}_forces"]).max())
         forces = prediction.forces[:number]
-        np.testing.assert_allclose(forces, expected[f"s{i}_forces"], atol=1e-11 * scale)
+        np.testing.assert_allclose(forces, expected[f"s{i}_forces"], rtol=0, atol=tolerance)
         if f"s{i}_stress" in expected:
-            # One component of one In-P cell differs by 1.3e-10, its forces by less than 1e-11.
-            np.testing.assert_allclose(prediction.stress[0], expected[f"s{i}_stress"], atol=1e-9)
+            stress = expected[f"s{i}_stress"]
+            np.testing.assert_allclose(prediction.stress[0], stress, rtol=0, atol=tolerance)
 
 
 def structure_of(expected, index: int) -> Structure:
