@@ -139,6 +139,7 @@ def _curvature(descriptor, graph):
     return jax.jit(jax.value_and_grad(loss))(jnp.asarray(graph.positions))
 
 
+@pytest.mark.slow
 def test_padding_and_skin_change_nothing_and_stay_finite():
     structure = _structure()
     descriptor = SymmetryFunctions(RADIAL, ANGULAR, SPECIES)

@@ -35,7 +35,7 @@ PRESETS = {
     },
     "snap": {
         **_PAIR,
-        "twojmax": 3,
+        "twojmax": 2,
         "relative_radii": [0.9, 1.0],
         "weights": [0.8, 1.0],
         "quadratic": True,

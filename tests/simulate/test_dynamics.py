@@ -63,6 +63,7 @@ def langevin():
     return make()
 
 
+@pytest.mark.slow
 def test_a_replayed_chunk_is_that_of_a_run_with_room(langevin):
     """Overflow, growth and replay: bit for bit the run from the same state at the final size."""
     _prepared, compiled, _ = langevin
@@ -147,6 +148,7 @@ def test_lists_are_rebuilt_before_they_miss_a_pair(langevin):
     np.testing.assert_allclose(final[0], final[1], atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nve", "langevin", "nose_hoover"])
 def test_steps_are_those_of_jax_md(kind):
     """Ten steps against jax-md's drivers on the same potential through `jax_md_energy`."""

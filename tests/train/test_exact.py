@@ -67,6 +67,7 @@ def fitted(noisy, tmp_path_factory):
     return train.fit(train.parse(section(noisy)), output, progress=False), output
 
 
+@pytest.mark.slow
 def test_the_labels_of_a_linear_model_are_found_again(fitted, tmp_path):
     potential, _ = fitted
     rng = np.random.default_rng(5)
