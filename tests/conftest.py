@@ -18,12 +18,6 @@ hypothesis.settings.register_profile("nightly", deadline=None, max_examples=200)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-def pytest_configure(config):
-    """Compiles plain runs without optimisation: compiling is most of their time."""
-    if "not slow" in config.option.markexpr:
-        os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-
-
 @pytest.fixture(autouse=True)
 def _no_network_proxy(monkeypatch):
     """A plain test run reaches no network: a client that tries gets a dead address."""

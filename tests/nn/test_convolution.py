@@ -60,6 +60,7 @@ def assert_equal(first, second):
         np.testing.assert_allclose(first[irrep], second[irrep], rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parity", [False, True])
 def test_convolution_is_the_sum_over_coupled_messages(graph, parity):
     layout = hidden_layout((4, 3, 2), parity)

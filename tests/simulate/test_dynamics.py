@@ -131,6 +131,7 @@ def test_limits_stop_at_the_offending_step(langevin, limits, stop):
         assert np.all(shortest[:-1] >= 2.3)
 
 
+@pytest.mark.slow
 def test_lists_are_rebuilt_before_they_miss_a_pair(langevin):
     """With a skin, the trajectory is that of a list built at every step."""
     _, compiled, _ = langevin
@@ -185,6 +186,7 @@ def test_steps_are_those_of_jax_md(kind):
     np.testing.assert_allclose(chunk.state.integrator.momentum, other.momentum, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_nose_hoover_conserves_its_extended_energy():
     _, compiled, state = make("nose_hoover", timestep=0.5)
     chunk, _ = dynamics.advance_chunk(compiled, {}, state, 50, Limits())

@@ -17,6 +17,8 @@ from mlip_jax.potential import Potential, predict_fn
 from mlip_jax.simulate.system import cast_variables, prepare, replicate
 from tests.models.presets import PRESETS
 
+pytestmark = pytest.mark.slow  # a model compiles four programs
+
 TOLERANCE = 1e-10
 DOUBLE = np.dtype("float64")
 

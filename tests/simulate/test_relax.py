@@ -31,6 +31,7 @@ def test_a_relaxed_structure_takes_no_step():
     assert result.steps == 0
 
 
+@pytest.mark.slow
 def test_too_few_steps_are_reported():
     structure = dataclasses.replace(diamond((1, 1, 1), rattle=0.3), name="rattled")
     result = relax.fire(potential(), structure, RelaxationConfig(max_force=1e-8, max_steps=3))

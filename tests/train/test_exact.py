@@ -16,6 +16,8 @@ from mlip_jax.models.pair import Morse
 from mlip_jax.potential import Potential
 from tests.train import tiny
 
+pytestmark = pytest.mark.slow  # rows of many parameters compile for seconds
+
 ACSF = {"cutoff": 3.0, "num_radial": 4, "num_angular": 2, "zetas": [1, 2]}
 
 
@@ -67,7 +69,6 @@ def fitted(noisy, tmp_path_factory):
     return train.fit(train.parse(section(noisy)), output, progress=False), output
 
 
-@pytest.mark.slow
 def test_the_labels_of_a_linear_model_are_found_again(fitted, tmp_path):
     potential, _ = fitted
     rng = np.random.default_rng(5)
