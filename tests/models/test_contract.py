@@ -27,8 +27,11 @@ from tests.models.presets import CUTOFF, PRESETS
 GRAPHS, ATOMS, NEIGHBORS = 3, 24, 48
 SKIN = 0.6
 # `local` with the same parts as `behler_parrinello` is left to the slow runs.
+COMPOSED = ("local", "snap", "sum")
+"""Their parts are tested elsewhere: plain runs leave them out."""
+
 NAMES = [
-    pytest.param(name, marks=pytest.mark.slow) if name == "local" else name
+    pytest.param(name, marks=pytest.mark.slow) if name in COMPOSED else name
     for name in sorted(models.MODELS)
 ]
 SEEDS = st.integers(0, 2**16)

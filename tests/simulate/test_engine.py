@@ -20,6 +20,8 @@ from mlip_jax.simulate.settings import EnsembleConfig, SafetyConfig, SimulationC
 from mlip_jax.simulate.system import replicate
 from tests.simulate.silicon import StillingerWeber, diamond, potential
 
+pytestmark = pytest.mark.slow  # every simulation compiles its own chunk
+
 NVT = EnsembleConfig(kind="langevin", temperature=600.0)
 RUN = SimulationConfig(
     steps=40,
@@ -57,7 +59,6 @@ def test_files_hold_the_simulation(finished):
     assert columns["kinetic_eV"][-1] == pytest.approx(kinetic, rel=1e-3)
 
 
-@pytest.mark.slow
 def test_a_resumed_simulation_is_bit_identical(finished, tmp_path):
     """Stopped after 25 steps, within a chunk, and resumed: files and last frame are the same."""
     output, _ = finished
@@ -109,7 +110,6 @@ def test_a_safety_stop_saves_the_frame_and_says_why(tmp_path):
         engine.run(potential(), STRUCTURE, NVT, graded, tmp_path)
 
 
-@pytest.mark.slow
 def test_close_atoms_and_numbers_that_are_none_stop_too(tmp_path):
     close = dataclasses.replace(RUN, safety=SafetyConfig(min_distance=2.3))
     result = engine.run(potential(), STRUCTURE, NVT, close, tmp_path / "close")
@@ -135,7 +135,6 @@ class Broken(StillingerWeber):
         return AtomOutputs(jnp.where(beyond, jnp.nan, outputs.energies))
 
 
-@pytest.mark.slow
 def test_interruption_leaves_a_trajectory_and_a_restart(tmp_path, monkeypatch):
     """SIGINT during the second chunk: it is finished and written; the rest can follow."""
     chunks = []
@@ -156,7 +155,6 @@ def test_interruption_leaves_a_trajectory_and_a_restart(tmp_path, monkeypatch):
     assert result.steps == 40
 
 
-@pytest.mark.slow
 def test_a_simulation_starts_from_any_frame(finished, tmp_path):
     output, _ = finished
     structure, momenta = trajectory.read_frame(output / "trajectory.extxyz", 2)

@@ -19,6 +19,8 @@ from mlip_jax.potential import Potential
 from mlip_jax.train import report
 from tests.train import tiny
 
+pytestmark = pytest.mark.slow  # whole fits, with their reports
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
