@@ -24,7 +24,7 @@ TOLERANCES = {"InP_JCPA2020": 1e-8}
 """Of forces [eV/Å] and stress [eV/Å^3], relative to the largest force; 1e-11 where not listed.
 
 With explicit elements LAMMPS takes blocks of coefficients that permuted elements share as equal in
-the forces and as written in the energy; in the file they differ in the last digit. Central
+the forces and as written in the energy; in the file they differ by up to 5e-11 eV. Central
 differences of the energy agree with our forces to 4e-11 where they differ from LAMMPS's by 5e-9.
 """
 

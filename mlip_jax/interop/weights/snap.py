@@ -4,7 +4,7 @@ Formats: LAMMPS manual, `pair_style snap`, `pair_style zbl`, `pair_style hybrid/
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.descriptors.bispectrum import Bispectrum
+from mlip_jax.interop.weights.lines import Lines
 from mlip_jax.models.local import Local
 from mlip_jax.models.pair import ZBL
 from mlip_jax.models.sum import Sum
@@ -160,70 +161,6 @@ def read_hybrid(path: Path) -> Hybrid:
     if zbl is not None:
         _check_charges(path, charges, symbols)
     return Hybrid(symbols, zbl)
-
-
-class Lines:
-    """Words of the lines of a text file that hold any, with errors that name the line.
-
-    Args:
-        path: of the file.
-        join: mark at the end of a line that the next one continues.
-    """
-
-    def __init__(self, path: Path, join: str | None = None):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read ({error}).") from error
-        self.path = path
-        self.number_of_line = 0
-        self._lines = self._meaningful(text.splitlines(), join)
-
-    def next(self, expected: str | None, words: int = 1) -> list[str]:
-        """Words of the next line.
-
-        Args:
-            expected: what it has to hold; `None` where the file may end (an empty list).
-            words: the least number of them.
-        """
-        self.number_of_line, found = next(self._lines, (self.number_of_line + 1, []))
-        if not found and expected is None:
-            return []
-        if len(found) < words:
-            got = " ".join(found) or "the end of the file"
-            raise self.error(f"got {got!r}; expected {expected or 'a keyword and its value'}")
-        return found
-
-    def number(self, word: str) -> float:
-        """A word as a finite number."""
-        try:
-            value = float(word)
-        except ValueError:
-            value = np.nan
-        if not np.isfinite(value):
-            raise self.error(f"got {word!r}; expected a number")
-        return value
-
-    def integer(self, word: str) -> int:
-        """A word as an integer that is not negative."""
-        if not word.isdigit():
-            raise self.error(f"got {word!r}; expected a number of things")
-        return int(word)
-
-    def error(self, what: str) -> UserError:
-        """An error in the current line."""
-        return UserError(f"{self.path}, line {self.number_of_line}: {what}.")
-
-    @staticmethod
-    def _meaningful(lines: list[str], join: str | None) -> Iterator[tuple[int, list[str]]]:
-        words: list[str] = []
-        for number, line in enumerate(lines, 1):
-            words += line.partition("#")[0].split()
-            if join and words and words[-1] == join:
-                words.pop()
-            elif words:
-                yield number, words
-                words = []
 
 
 def _by_suffix(files: Iterable[Path]) -> dict[str, Path]:
