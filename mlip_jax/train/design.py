@@ -117,7 +117,7 @@ def design_fn(
 
         def rows(parameters: Array) -> Array:
             params = jax.tree.map(lambda leaf: leaf.astype(dtype), unravel(parameters))
-            return _rows(predict({"params": params, **constants}, batch.graph), batch, scales)[0]
+            return _rows(predict({"params": params, **constants}, batch.graph), batch, scales)
 
         start = jnp.zeros(size, flat.dtype)
         values, derivative = jax.linearize(rows, start)
@@ -138,12 +138,12 @@ def design_fn(
     return design
 
 
-def _rows(prediction: Any, batch: Batch, scales: dict[str, float]) -> tuple[Array, None]:
+def _rows(prediction: Any, batch: Batch, scales: dict[str, float]) -> Array:
     parts = [
         (getattr(prediction, name) * _factor(batch, name, scale)).reshape(-1)
         for name, scale in scales.items()
     ]
-    return jnp.concatenate(parts), None
+    return jnp.concatenate(parts)
 
 
 def _targets(batch: Batch, scales: dict[str, float]) -> tuple[Array, Array]:

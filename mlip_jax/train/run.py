@@ -111,7 +111,8 @@ def _evaluate(
 
 
 def _check_output(output: Path, resume: bool) -> None:
-    if not resume and checkpoint.latest(output / "checkpoints") is not None:
+    exists = checkpoint.latest(output / "checkpoints") or (output / "potential").exists()
+    if exists and not resume:
         raise UserError(
             f"{output}: holds a run already. Continue it with --resume, choose another --output, "
             "or remove it."

@@ -139,6 +139,12 @@ def _training_part(path, output):
     return list(dataset.load(sections.data, path.parent).train)
 
 
+def test_a_solved_run_is_not_overwritten(fitted, noisy):
+    _, output = fitted
+    with pytest.raises(UserError, match="holds a run"):
+        train.fit(train.parse(section(noisy)), output, progress=False)
+
+
 def test_a_fit_writes_what_a_training_writes(fitted):
     potential, output = fitted
     names = {path.name for path in output.iterdir()}
