@@ -124,7 +124,14 @@ def test_explicit_elements_have_a_block_for_each_triple_of_elements(structure):
         )
 
 
-@pytest.mark.parametrize("fields", [{}, {"explicit": True}, {"explicit": True, "self_all": True}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        pytest.param({"explicit": True}, marks=pytest.mark.slow),
+        {"explicit": True, "self_all": True},
+    ],
+)
 def test_an_isolated_atom_has_no_components(fields):
     lone = Structure(
         np.array([14, 8]), np.array([[0.0] * 3, [9.0] * 3]), np.zeros((3, 3)), np.zeros(3, bool)

@@ -26,14 +26,20 @@ from tests.models.presets import CUTOFF, PRESETS
 
 GRAPHS, ATOMS, NEIGHBORS = 3, 24, 48
 SKIN = 0.6
-# `local` with the same parts as `behler_parrinello` is left to the slow runs.
+
+
+def leave(*names: str) -> list:
+    """Every model, with some left to the slow runs."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if name in names else name
+        for name in sorted(models.MODELS)
+    ]
+
+
 COMPOSED = ("local", "snap", "sum")
 """Their parts are tested elsewhere: plain runs leave them out."""
 
-NAMES = [
-    pytest.param(name, marks=pytest.mark.slow) if name in COMPOSED else name
-    for name in sorted(models.MODELS)
-]
+NAMES = leave(*COMPOSED)
 SEEDS = st.integers(0, 2**16)
 EXAMPLES = settings(max_examples=4)
 
@@ -287,7 +293,7 @@ def test_supercells_batches_padding_blocks_and_jit_change_nothing(name):
     close(alone.stress[0], both.stress[0])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", leave("behler_parrinello", *COMPOSED))
 def test_a_skin_changes_nothing(name):
     model = case(name)
     tight, skin = (batch(model, crystal(7), crystal(8), skin=s) for s in (0.0, SKIN))

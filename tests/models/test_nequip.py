@@ -78,6 +78,7 @@ def test_one_atom_with_many_images_has_stress_but_no_force(variables):
     np.testing.assert_allclose(prediction.stress[0], pressure * np.eye(3), atol=1e-13)
 
 
+@pytest.mark.slow
 def test_blocks_and_skin_change_nothing(variables):
     plain = graph_of(crystal())
     others = [
@@ -92,6 +93,7 @@ def test_blocks_and_skin_change_nothing(variables):
         np.testing.assert_allclose(prediction.stress, expected.stress, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradient_of_a_force_loss_is_that_of_its_differences(variables):
     graph = graph_of(crystal(), block=2)
 
@@ -117,6 +119,7 @@ def test_gradient_of_a_force_loss_is_that_of_its_differences(variables):
     np.testing.assert_allclose(along, slope, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_many_elements_take_the_general_first_layer(variables, monkeypatch):
     graph = graph_of(crystal())
     expected = MODEL.apply(variables, graph).energies

@@ -75,7 +75,7 @@ def test_convolution_is_the_sum_over_coupled_messages(graph, parity):
     assert_equal(ours, edge_by_edge(weights, graph, edges, features))
 
 
-@pytest.mark.parametrize("num_species", [1, 3])
+@pytest.mark.parametrize("num_species", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_features_of_elements_may_be_summed_first(graph, num_species):
     inputs = (Channels(SCALAR, 6),)
     weights = weights_of(inputs, hidden_layout((4, 3, 2), True))

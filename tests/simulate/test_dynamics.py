@@ -93,6 +93,7 @@ def test_a_replayed_chunk_is_that_of_a_run_with_room(langevin):
     np.testing.assert_allclose(unwrapped(chunk.state), unwrapped(state), atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_an_overflow_ends_the_chunk_at_once(langevin):
     _, compiled, _ = langevin
     crystal = system.prepare(potential(), diamond(), "float64", 0.3)

@@ -32,7 +32,13 @@ def expected():
     return predict(potential(0.0), STRUCTURE, precision="float64")[0]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["real", "fractional"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, marks=pytest.mark.slow, id="real"),
+        pytest.param(True, id="fractional"),
+    ],
+)
 def functions(request):
     energy_fn, neighbor_fn = jax_md_energy(
         potential(), STRUCTURE, fractional_coordinates=request.param, precision="float64"

@@ -10,7 +10,8 @@ from mlip_jax.simulate.settings import RelaxationConfig
 from tests.simulate.silicon import diamond, potential
 
 
-@pytest.mark.parametrize("displacement", [0.05, pytest.param(0.25, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("displacement", [0.05, 0.25])
 def test_rattled_diamond_relaxes_to_diamond(displacement):
     structure = diamond(rattle=displacement, seed=3)
     result = relax.fire(potential(), structure, RelaxationConfig(max_force=1e-5))

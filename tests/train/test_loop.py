@@ -35,7 +35,7 @@ def test_training_lowers_the_loss_and_writes_its_files(tmp_path):
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
 
 
-@pytest.mark.parametrize("interrupted_at", [2, 4])
+@pytest.mark.parametrize("interrupted_at", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_an_interrupted_run_continues_bit_for_bit(tmp_path, monkeypatch, interrupted_at):
     settings = {"epochs": 4, "ema": 0.9}
     optimizer = OptimizerConfig(
@@ -72,6 +72,7 @@ def signal_self():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_result_of_one(tmp_path):
     one, two = (
         loop.train(
