@@ -47,33 +47,37 @@ def radial_factors(
 def quadrature(degree: int) -> tuple[Float[np.ndarray, "points 4"], Float[np.ndarray, " points"]]:
     """Points and weights on half of S³ that integrate even polynomials exactly; weights sum to 1.
 
-    Gauss-Chebyshev points for θ times a Lebedev rule for n (Lebedev & Laikov, Dokl. Math. 59, 477,
-    1999); of each pair of opposite points, where even polynomials are equal, one is kept.
+    An even polynomial of degree d is a function of rotations with Wigner matrices of degree
+    l <= d / 2, since q and -q are one rotation. Equidistant angles γ leave of `D^l_mm'(α, β, γ)`
+    those with m' = 0, which are spherical harmonics of (β, α): a Lebedev rule (Lebedev & Laikov,
+    Dokl. Math. 59, 477, 1999) integrates them. Gräf & Potts, Numer. Funct. Anal. Optim. 30, 665
+    (2009), section 3.
 
     Args:
         degree: highest degree of the polynomials.
 
     Raises:
-        ValueError: for a degree beyond 131.
+        ValueError: for a degree beyond 263.
     """
     from scipy.integrate import lebedev_rule
 
     orders = [*range(3, 33, 2), *range(35, 132, 6)]
-    if degree > orders[-1]:
-        raise ValueError(f"quadrature: got degree {degree}; expected at most {orders[-1]}.")
-    directions, areas = lebedev_rule(next(order for order in orders if order >= degree))
-    areas = areas / areas.sum()
-    number = degree // 2 + 1
-    points, weights = [], []
-    for k in range(1, number // 2 + number % 2 + 1):
-        angle = k * math.pi / (number + 1)
-        weight = 2.0 / (number + 1) * math.sin(angle) ** 2
-        middle = 2 * k == number + 1
-        half = _one_of_each_pair(directions.T) if middle else slice(None)
-        chosen = directions.T[half]
-        points.append(np.c_[np.full(len(chosen), math.cos(angle)), math.sin(angle) * chosen])
-        weights.append(2.0 * weight * areas[half])
-    return np.concatenate(points), np.concatenate(weights)
+    highest = degree // 2
+    if highest > orders[-1]:
+        raise ValueError(f"quadrature: got degree {degree}; expected at most {2 * orders[-1] + 1}.")
+    (x, y, z), areas = lebedev_rule(next(order for order in orders if order >= highest))
+    # Half a step keeps the points off the pole.
+    gamma = 2.0 * math.pi / (highest + 1) * (np.arange(highest + 1)[:, None] + 0.5)
+    alpha, half = np.arctan2(y, x), 0.5 * np.arccos(np.clip(z, -1.0, 1.0))
+    total, difference = 0.5 * (alpha + gamma), 0.5 * (alpha - gamma)
+    points = [
+        np.cos(half) * np.cos(total),
+        np.sin(half) * np.cos(difference),
+        np.sin(half) * np.sin(difference),
+        np.cos(half) * np.sin(total),
+    ]
+    weights = np.broadcast_to(areas / areas.sum() / (highest + 1), total.shape)
+    return np.stack(points, axis=-1).reshape(-1, 4), weights.reshape(-1)
 
 
 def harmonics(
@@ -105,10 +109,3 @@ def _scale(n: int, order: int) -> float:
     f = math.factorial
     ratio = 4**order * f(order) ** 2 * f(n - order) / f(n + order + 1)
     return math.sqrt(ratio)
-
-
-def _one_of_each_pair(directions: np.ndarray) -> np.ndarray:
-    """Mask of the half of a set symmetric under inversion: the last non-zero number is positive."""
-    tolerance = 1e-9
-    z = np.where(np.abs(directions) < tolerance, 0.0, directions)
-    return (z[:, 2] > 0) | ((z[:, 2] == 0) & ((z[:, 1] > 0) | ((z[:, 1] == 0) & (z[:, 0] > 0))))
