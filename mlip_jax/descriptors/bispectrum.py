@@ -81,30 +81,98 @@ class Bispectrum(nn.Module):
 
     def _projections(self, vectors: Array, neighbor: Array, own: Array) -> list[Array]:
         """f_n at the points of the quadrature, `[densities, atoms, points]` for each degree n."""
-        r = safe_norm(vectors)
-        cutoff, strength = self._strength(r, neighbor, own)
-        angle = math.pi * self.rfac0 * (r - self.rmin0) / (cutoff - self.rmin0)
-        units = vectors / jnp.where(r > 0.0, r, 1.0)[..., None]
-        radial = hyperspherical.radial_factors(jnp.cos(angle), jnp.sin(angle), self.twojmax)
-        spherical = angular.spherical_harmonics(units, self.twojmax)
-        if self.explicit:
-            chosen = jax.nn.one_hot(neighbor, self._densities, axis=0, dtype=r.dtype)
-            strength = chosen * strength[None]
-        else:
-            strength = strength[None]
+        strength, radial, spherical = self._factors_of_pairs(vectors, neighbor, own)
+        strength = self._densities_of(neighbor, strength.dtype) * strength[None]
         sums = [
             jnp.einsum("eij,ijn,ijm->einm", strength, g, y)
             for g, y in zip(radial, spherical, strict=True)
         ]
-        pole = self._pole(own, r.dtype)
+        pole = self._pole(own, strength.dtype)
         harmonics, _ = _tables(self.twojmax)
         projections = []
         for n in range(self.twojmax + 1):
             parts = [sums[order][:, :, n - order] for order in range(n + 1)]
             parts[0] = parts[0] + math.sqrt(n + 1) * pole[..., None]
-            matrix = jnp.asarray(harmonics[n], r.dtype)
+            matrix = jnp.asarray(harmonics[n], strength.dtype)
             projections.append(jnp.concatenate(parts, axis=-1) @ matrix)
         return projections
+
+    def _factors_of_pairs(self, vectors: Array, neighbor: Array, own: Array):
+        """`w s(r)`, and the radial and the spherical factor of the harmonics of every pair."""
+        r = safe_norm(vectors)
+        cutoff, strength = self._strength(r, neighbor, own)
+        angle = math.pi * self.rfac0 * (r - self.rmin0) / (cutoff - self.rmin0)
+        units = vectors / jnp.where(r > 0.0, r, 1.0)[..., None]
+        radial = hyperspherical.radial_factors(jnp.cos(angle), jnp.sin(angle), self.twojmax)
+        return strength, radial, angular.spherical_harmonics(units, self.twojmax)
+
+    def _densities_of(self, neighbor: Array, dtype) -> Array:
+        """1 for the densities that a neighbour is part of, `[densities, atoms, max_neighbors]`."""
+        if self.explicit:
+            return jax.nn.one_hot(neighbor, self._densities, axis=0, dtype=dtype)
+        return jnp.ones((1, *neighbor.shape), dtype)
+
+    def pair_jacobian(
+        self, graph: AtomicGraph
+    ) -> tuple[Float[Array, "atoms features"], Float[Array, "atoms max_neighbors 3 features"]]:
+        """Components of each atom and their derivatives by its pair vectors.
+
+        With `B = ∫ f_a f_b f_c`, the derivative by a coefficient of f_a is that coefficient of the
+        product `f_b f_c`: products of pairs of projections serve all components.
+        """
+        element = species_index(graph.atomic_numbers, self._checked_species())
+        vectors, neighbor = edge_vectors(graph), element[graph.neighbors]
+        projections = self._projections(vectors, neighbor, element)
+        slopes = self._slopes(projections)
+
+        def harmonics(vectors: Array) -> Array:
+            strength, radial, spherical = self._factors_of_pairs(vectors, neighbor, element)
+            parts = [
+                strength[..., None] * radial[order][..., n - order, None] * spherical[order]
+                for n in range(self.twojmax + 1)
+                for order in range(n + 1)
+            ]
+            return jnp.concatenate(parts, axis=-1)
+
+        along = jnp.eye(3, dtype=vectors.dtype)[:, None, None, :]
+        tangents = [jnp.broadcast_to(direction, vectors.shape) for direction in along]
+        moved = jnp.stack([jax.jvp(harmonics, (vectors,), (t,))[1] for t in tangents], axis=2)
+        member = self._densities_of(neighbor, vectors.dtype)
+        jacobian = sum(
+            part[..., None, None] * jnp.einsum("ijdc,ifc->ijdf", moved, slope)
+            for part, slope in zip(member, slopes, strict=True)
+        )
+        return self._components(projections, element), jnp.asarray(jacobian)
+
+    def _slopes(self, projections: list[Array]) -> Float[Array, "densities atoms features _"]:
+        """Derivatives of the components by the coefficients of the densities, all degrees."""
+        harmonics, weights = _tables(self.twojmax)
+        dtype = projections[0].dtype
+        analysis = [jnp.asarray((h * weights).T, dtype) for h in harmonics]
+        known: dict[tuple, Array] = {}
+
+        def project(first: tuple[int, int], second: tuple[int, int], degree: int) -> Array:
+            key = (*sorted((first, second)), degree)
+            if key not in known:
+                (a, e1), (b, e2) = first, second
+                known[key] = (projections[a][e1] * projections[b][e2]) @ analysis[degree]
+            return known[key]
+
+        sizes = [(n + 1) ** 2 for n in range(self.twojmax + 1)]
+        atoms = projections[0].shape[1]
+        rows = []
+        for elements in np.ndindex((self._densities,) * 3):
+            for triple in triples(self.twojmax):
+                factors = list(zip(triple, elements, strict=True))
+                row = [
+                    [jnp.zeros((atoms, size), dtype) for size in sizes]
+                    for _ in range(self._densities)
+                ]
+                for place, (n, e) in enumerate(factors):
+                    others = factors[:place] + factors[place + 1 :]
+                    row[e][n] = row[e][n] + project(others[0], others[1], n)
+                rows.append(jnp.stack([jnp.concatenate(parts, axis=-1) for parts in row]))
+        return jnp.stack(rows, axis=2) * jnp.asarray(self._factors(), dtype)[None, None, :, None]
 
     def _components(self, projections: list[Array], own: Array) -> Array:
         """Integrals of all triples of projections, `[atoms, blocks * triples]`."""

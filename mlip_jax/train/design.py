@@ -1,12 +1,15 @@
 """The rows of a least-squares problem: derivatives of predictions by the parameters.
 
-Nothing is known of the model but that its predictions are affine in its parameters: the rows are
-its Jacobian, some parameters at a time, from the same `predict_fn` as everything else.
+Energies of atoms are linear in the parameters, and so are their derivatives: what a term of the
+model says of one atom (`models.linear_terms`) gives the rows of energies, forces and stresses.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,12 +18,16 @@ from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
 from mlip_jax.data.batching import Batch
-from mlip_jax.graph import atoms_per_graph
-from mlip_jax.potential import PredictFn, Variables
+from mlip_jax.graph import atoms_per_graph, edge_vectors, volumes
+from mlip_jax.models.linear_terms import (
+    EnergyRows,
+    energy_rows,
+    fixed_part,
+    linear_terms,
+    submodule,
+)
+from mlip_jax.potential import Prediction, Variables, predict_fn
 from mlip_jax.train.loss import PROPERTIES, LossConfig, PropertyLoss
-
-CHUNK = 64
-"""Parameters whose rows are computed together."""
 
 
 class Design(NamedTuple):
@@ -70,30 +77,8 @@ def count_labels(batches: Iterator[Batch], names: Sequence[str]) -> dict[str, in
     return counts
 
 
-def check_linear(predict: PredictFn, variables: Variables, batch: Batch) -> None:
-    """Refuses a model whose energies are not affine in its parameters.
-
-    Raises:
-        UserError: where the energy at twice the parameters is not what a straight line gives.
-    """
-    constants = {name: tree for name, tree in variables.items() if name != "params"}
-
-    @jax.jit
-    def energies(factor: Array) -> Array:
-        params = jax.tree.map(lambda leaf: factor * leaf, variables["params"])
-        return predict({"params": params, **constants}, batch.graph).energy
-
-    dtype = batch.graph.positions.dtype
-    none, one, two = (np.asarray(energies(jnp.asarray(f, dtype))) for f in (0.0, 1.0, 2.0))
-    if not np.allclose(two - one, one - none, rtol=1e-3, atol=1e-6 * np.abs(one).max()):
-        raise UserError(
-            "solver: the energies of this model are not linear in its parameters. Use `optimizer`, "
-            "or a regressor such as linear or quadratic."
-        )
-
-
 def design_fn(
-    predict: PredictFn,
+    model: nn.Module,
     variables: Variables,
     scales: dict[str, float],
     species: Sequence[int],
@@ -101,44 +86,87 @@ def design_fn(
     """Makes `batch -> Design`, compiled once for every shape.
 
     Args:
-        predict: of a model that is affine in its parameters.
-        variables: of the model; only constants and shapes of parameters count.
+        model: see `linear_terms`.
+        variables: of the model; of parameters only the shapes count.
         scales: of the squared error of each property in the loss, over its number of labels.
         species: atomic numbers in the order of the columns of the composition.
+
+    Raises:
+        UserError: for a model that is not linear in its parameters.
     """
-    zeros = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), variables["params"])
-    constants = {name: tree for name, tree in variables.items() if name != "params"}
-    flat, unravel = ravel_pytree(zeros)
-    size = flat.size
+    terms = linear_terms(model, variables)
+    fixed = fixed_part(model, variables)
+    columns = _columns(variables["params"], [path for path, _ in terms])
 
     @jax.jit
     def evaluate(batch: Batch) -> tuple[Array, Array, Array]:
-        dtype = batch.graph.positions.dtype
-
-        def rows(parameters: Array) -> Array:
-            params = jax.tree.map(lambda leaf: leaf.astype(dtype), unravel(parameters))
-            return _rows(predict({"params": params, **constants}, batch.graph), batch, scales)
-
-        start = jnp.zeros(size, flat.dtype)
-        values, derivative = jax.linearize(rows, start)
-        padded = -(-size // CHUNK) * CHUNK
-        units = jnp.eye(padded, size, dtype=flat.dtype).reshape(-1, CHUNK, size)
-        matrix = jax.lax.map(jax.vmap(derivative), units).reshape(padded, -1)[:size]
+        parts = []
+        for path, local in terms:
+            found = energy_rows(local, submodule(variables, path[:-1]), batch.graph)
+            parts.append(_rows(found, batch, scales))
+        matrix = jnp.concatenate(parts, axis=1)[:, columns]
         target, mask = _targets(batch, scales)
-        return matrix, target - values, mask
+        if fixed is not None:
+            target = target - _predicted(predict_fn(fixed)(variables, batch.graph), batch, scales)
+        return matrix, target, mask
 
     def design(batch: Batch) -> Design:
         matrix, target, mask = (np.asarray(x) for x in evaluate(batch))
         composition = _composition(batch, scales, species)
         keep = mask.astype(bool)
         return Design(
-            matrix.T[keep].astype(np.float64), target[keep].astype(np.float64), composition[keep]
+            matrix[keep].astype(np.float64), target[keep].astype(np.float64), composition[keep]
         )
 
     return design
 
 
-def _rows(prediction: Any, batch: Batch, scales: dict[str, float]) -> Array:
+def _columns(params: Any, paths: Sequence[tuple[str, ...]]) -> np.ndarray:
+    """For each parameter, as `ravel_pytree` orders them, its column in the rows of the terms."""
+    flat, unravel = ravel_pytree(jax.tree.map(np.asarray, params))
+    places = unravel(jnp.arange(flat.size, dtype=flat.dtype))
+    leaves = [jax.tree.leaves(functools.reduce(operator.getitem, path, places)) for path in paths]
+    order = np.concatenate([np.ravel(leaf) for group in leaves for leaf in group])
+    return np.argsort(order)
+
+
+def _rows(found: EnergyRows, batch: Batch, scales: dict[str, float]) -> Float[Array, "rows _"]:
+    """Weighted derivatives of all properties by the parameters of one term.
+
+    Atom by atom: an atom adds to its own forces and to those of its neighbours.
+    """
+    graph = batch.graph
+    number, size = graph.num_atoms, found.values.shape[1]
+    dtype = found.values.dtype
+    vectors = edge_vectors(graph)
+    counted = graph.energy_mask.astype(dtype)
+
+    def add(totals: Any, atom: Any) -> tuple[Any, None]:
+        energies, forces, strains = totals
+        i, structure, neighbors, around, share, values, slopes, pairs = atom
+        slope = share * jnp.einsum("kdf,pf->kdp", pairs, slopes)
+        forces = forces.at[i].add(jnp.sum(slope, axis=0)).at[neighbors].add(-slope)
+        strains = strains.at[structure].add(jnp.einsum("kc,kdp->cdp", around, slope))
+        return (energies.at[structure].add(share * values), forces, strains), None
+
+    start = (
+        jnp.zeros((graph.num_graphs, size), dtype),
+        jnp.zeros((number, 3, size), dtype),
+        jnp.zeros((graph.num_graphs, 3, 3, size), dtype),
+    )
+    atoms = (jnp.arange(number), graph.graph_index, graph.neighbors, vectors, counted)
+    (energies, forces, strains), _ = jax.lax.scan(add, start, (*atoms, *jax.tree.leaves(found)))
+    symmetric = 0.5 * (strains + jnp.swapaxes(strains, 1, 2))
+    stress = symmetric / volumes(graph.cell)[:, None, None, None]
+    derivatives = {"energy": energies, "forces": forces, "stress": stress}
+    parts = []
+    for name, scale in scales.items():
+        factor = _factor(batch, name, scale)[..., None].astype(dtype)
+        parts.append((derivatives[name] * factor).reshape(-1, size))
+    return jnp.concatenate(parts)
+
+
+def _predicted(prediction: Prediction, batch: Batch, scales: dict[str, float]) -> Array:
     parts = [
         (getattr(prediction, name) * _factor(batch, name, scale)).reshape(-1)
         for name, scale in scales.items()

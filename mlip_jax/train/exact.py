@@ -13,7 +13,6 @@ from mlip_jax.config import UserError
 from mlip_jax.data.batching import Batch
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.elements import SYMBOLS
-from mlip_jax.potential import predict_fn
 from mlip_jax.train import design, log, solver
 from mlip_jax.train.checkpoint import Position
 from mlip_jax.train.engine import Task
@@ -44,14 +43,12 @@ def train(
             devices, or data that determine nothing.
     """
     weights = design.weights(task.loss)
-    predict = predict_fn(task.model)
-    design.check_linear(predict, task.variables, task.train.batch(0, 0))
     counts = design.count_labels(_batches(task), list(weights))
     scales = {name: w / counts[name] for name, w in weights.items() if counts[name] and w > 0}
     if not scales:
         raise UserError("solver: no label of the loss is there, or all weights are zero.")
     free = _free_elements(found)
-    make = design.design_fn(predict, task.variables, scales, free)
+    make = design.design_fn(task.model, task.variables, scales, free)
     flat, unravel = ravel_pytree(jax.tree.map(np.asarray, task.variables["params"]))
     rows = solver.Rows(len(free) + flat.size)
     terminal.say(f"solver {config.name}: {flat.size} parameters, {sum(counts.values())} labels")

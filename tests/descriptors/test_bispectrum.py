@@ -11,6 +11,8 @@ from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket, make_graph
 from mlip_jax.data.structure import Structure
 from mlip_jax.descriptors.bispectrum import Bispectrum, triples
+from mlip_jax.descriptors.jacobian import pair_jacobian
+from mlip_jax.graph import edge_vectors
 
 SPECIES = (8, 14)
 CUTOFF = 3.4
@@ -143,6 +145,29 @@ def test_an_isolated_atom_has_no_components(fields):
     expected = whole.isolated_features()[[1, 0]]
     assert np.any(expected > 0.0)
     np.testing.assert_allclose(components(whole, lone), expected, atol=1e-13)
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_derivatives_by_pair_vectors_are_those_of_autodiff(structure, explicit):
+    descriptor = Bispectrum(SPECIES, CUTOFF, 3, explicit=explicit, self_all=True)
+    graph = jax.tree.map(jnp.asarray, make_graph(structure, CUTOFF, dtype=np.float64))
+
+    def along(direction):
+        """Features and their derivative along a change of all pair vectors."""
+
+        def moved(step):
+            vectors = edge_vectors(graph) + step * direction
+            return descriptor.apply({}, dataclasses.replace(graph, vectors=vectors))
+
+        return jax.jvp(moved, (0.0,), (1.0,))
+
+    direction = jnp.asarray(np.random.default_rng(0).normal(size=(*graph.neighbors.shape, 3)))
+    expected = jax.jit(along)(direction)
+    found, jacobian = jax.jit(lambda g: pair_jacobian(descriptor, {}, g))(graph)
+    np.testing.assert_allclose(found, expected[0], atol=1e-12)
+    np.testing.assert_allclose(
+        jnp.einsum("ijdf,ijd->if", jacobian, direction), expected[1], atol=1e-11
+    )
 
 
 @pytest.mark.parametrize("rmin0", [0.0, 0.5])

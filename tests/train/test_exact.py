@@ -4,16 +4,25 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import mlip_jax
-from mlip_jax import inference, storage, train
+from mlip_jax import inference, models, storage, train
 from mlip_jax.config import UserError
 from mlip_jax.data import formats
+from mlip_jax.data.batching import BatchConfig, BatchSource
+from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.structure import StructureLabels
-from mlip_jax.models.pair import Morse
-from mlip_jax.potential import Potential
+from mlip_jax.descriptors.acsf import ACSF as SymmetryFunctionGrid
+from mlip_jax.models.local import Local
+from mlip_jax.models.pair import ZBL, Morse
+from mlip_jax.models.sum import Sum
+from mlip_jax.nn.linear import Linear, Quadratic
+from mlip_jax.potential import Potential, predict_fn
+from mlip_jax.train import design
 from tests.train import tiny
 
 pytestmark = pytest.mark.slow  # rows of many parameters compile for seconds
@@ -137,6 +146,48 @@ def _training_part(path, output):
 
     sections = train.parse(config.load_yaml(output / "config.yaml"))
     return list(dataset.load(sections.data, path.parent).train)
+
+
+def test_rows_are_derivatives_of_predictions():
+    """A sum of two linear models of two elements and a repulsion without parameters."""
+    acsf = SymmetryFunctionGrid((8, 14), 3.0, num_radial=3, num_angular=1, zetas=(1,))
+    model = Sum(
+        (
+            Local(acsf, Linear(), energy_scale=0.5),
+            ZBL(species=(8, 14), cutoff=3.0),
+            Local(acsf, Quadratic()),
+        )
+    )
+    labels = StructureLabels(energy=1.0, forces=np.zeros((4, 3)), stress=np.zeros((3, 3)))
+    structures = [
+        dataclasses.replace(s, atomic_numbers=np.array([14, 8, 14, 8]), labels=labels, weight=1.0)
+        for s in tiny.structures(6)
+        if s.num_atoms == 4
+    ]
+    lists = NeighborLists(structures, 3.0, model.prefix_cutoffs)
+    needs = models.requirements(model)
+    source = BatchSource(
+        structures, lists, BatchConfig(2), {8: 0.0, 14: 0.0}, np.dtype("float64"), needs
+    )
+    batch = jax.tree.map(jnp.asarray, source.batch(0, 0))
+    variables = jax.jit(model.init)(jax.random.key(0), batch.graph)
+    variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), dict(variables))
+    scales = {"energy": 2.0, "forces": 1.0, "stress": 4.0}
+    found = design.design_fn(model, variables, scales, (8, 14))(batch)
+    flat, unravel = ravel_pytree(variables["params"])
+    predicted = jax.jit(predict_fn(model))({**variables, "params": unravel(flat)}, batch.graph)
+    atoms = np.array([4, 4])
+    weighted = [
+        np.sqrt(2.0) * predicted.energy[:2] / atoms,
+        np.ravel(predicted.forces[:8]),
+        2.0 * np.ravel(predicted.stress[:2]),
+    ]
+    targets = np.concatenate([np.sqrt(2.0) / atoms, np.zeros(24), np.zeros(18)])
+    np.testing.assert_allclose(
+        found.matrix @ np.asarray(flat) - found.target,
+        np.concatenate(weighted) - targets,
+        atol=1e-11,
+    )
 
 
 def test_a_solved_run_is_not_overwritten(fitted, noisy):
