@@ -4,7 +4,10 @@ The energy of such a model is `Σ_i Σ_p θ_p N_p(G_i)` with descriptors G: a `L
 linear regressor, or a `Sum` of these and of terms without parameters.
 """
 
-from collections.abc import Iterator, Mapping
+import functools
+import itertools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +20,7 @@ from jaxtyping import Array, Float
 from mlip_jax.config import UserError
 from mlip_jax.descriptors.jacobian import pair_jacobian
 from mlip_jax.elements import species_index
-from mlip_jax.graph import AtomicGraph, pytree
+from mlip_jax.graph import AtomicGraph, edge_vectors, pytree, volumes
 from mlip_jax.models.local import Local
 from mlip_jax.models.sum import Sum
 
@@ -39,6 +42,42 @@ class EnergyRows:
     values: Float[Array, "atoms parameters"]
     slopes: Float[Array, "atoms parameters features"]
     pairs: Float[Array, "atoms max_neighbors 3 features"]
+
+
+@pytree
+class PredictionRows:
+    """Derivatives of predictions by the parameters, in the order of `ravel_pytree`.
+
+    Attributes:
+        atoms: of atom energies [eV].
+        energy: of energies, without reference energies [eV].
+        forces: eV/Å.
+        stress: eV/Å^3.
+    """
+
+    atoms: Float[Array, "atoms parameters"]
+    energy: Float[Array, "graphs parameters"]
+    forces: Float[Array, "atoms 3 parameters"]
+    stress: Float[Array, "graphs 3 3 parameters"]
+
+
+def prediction_rows(
+    model: nn.Module, variables: Mapping[str, Any], graph: AtomicGraph
+) -> PredictionRows:
+    """Derivatives of all predictions of a model by its parameters.
+
+    Args:
+        model: see `linear_terms`, which tells whether it will do.
+        variables: of the model; of parameters only the shapes count.
+        graph: structures.
+    """
+    terms = list(_terms(model, (), dict(variables["params"])))
+    order = _columns(variables["params"], [path for path, _ in terms])
+    rows = [
+        _summed(energy_rows(local, submodule(variables, path[:-1]), graph), graph)
+        for path, local in terms
+    ]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1)[..., order], *rows)
 
 
 def linear_terms(model: nn.Module, variables: Mapping[str, Any]) -> list[tuple[Path, Local]]:
@@ -81,6 +120,42 @@ def energy_rows(local: Local, variables: Mapping[str, Any], graph: AtomicGraph) 
         alone: Any = local.apply(variables, species, raw.dtype, method="_isolated_features")
         values = values - jax.vmap(row)(alone, jnp.arange(len(species)))[element]
     return EnergyRows(values=values, slopes=slopes, pairs=pairs)
+
+
+def _summed(found: EnergyRows, graph: AtomicGraph) -> PredictionRows:
+    """Rows of one term: an atom adds to its own forces and to those of its neighbours."""
+    number, size = found.values.shape
+    dtype = found.values.dtype
+
+    def add(totals: Any, atom: Any) -> tuple[Any, None]:
+        energies, forces, strains = totals
+        i, structure, neighbors, around, share, values, slopes, pairs = atom
+        slope = share * jnp.einsum("kdf,pf->kdp", pairs, slopes)
+        forces = forces.at[i].add(jnp.sum(slope, axis=0)).at[neighbors].add(-slope)
+        strains = strains.at[structure].add(jnp.einsum("kc,kdp->cdp", around, slope))
+        return (energies.at[structure].add(share * values), forces, strains), None
+
+    start = (
+        jnp.zeros((graph.num_graphs, size), dtype),
+        jnp.zeros((number, 3, size), dtype),
+        jnp.zeros((graph.num_graphs, 3, 3, size), dtype),
+    )
+    share = graph.energy_mask.astype(dtype)
+    atoms = (jnp.arange(number), graph.graph_index, graph.neighbors, edge_vectors(graph), share)
+    (energy, forces, strains), _ = jax.lax.scan(add, start, (*atoms, *jax.tree.leaves(found)))
+    symmetric = 0.5 * (strains + jnp.swapaxes(strains, 1, 2))
+    stress = symmetric / volumes(graph.cell)[:, None, None, None]
+    return PredictionRows(share[:, None] * found.values, energy, forces, stress)
+
+
+def _columns(params: Any, paths: Sequence[Path]) -> np.ndarray:
+    """For each parameter, as `ravel_pytree` orders them, its column in the rows of the terms."""
+    found, structure = jax.tree.flatten(params)
+    ends = np.cumsum([0, *(np.size(leaf) for leaf in found)])
+    ranges = [np.arange(*pair) for pair in itertools.pairwise(ends)]
+    places = jax.tree.unflatten(structure, ranges)
+    leaves = [jax.tree.leaves(functools.reduce(operator.getitem, path, places)) for path in paths]
+    return np.argsort(np.concatenate([leaf for group in leaves for leaf in group]))
 
 
 def _terms(model: nn.Module, path: Path, params: dict[str, Any]) -> Iterator[tuple[Path, Local]]:

@@ -4,8 +4,6 @@ Energies of atoms are linear in the parameters, and so are their derivatives: wh
 model says of one atom (`models.linear_terms`) gives the rows of energies, forces and stresses.
 """
 
-import functools
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,20 +11,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
 from mlip_jax.data.batching import Batch
-from mlip_jax.graph import atoms_per_graph, edge_vectors, volumes
-from mlip_jax.models.linear_terms import (
-    EnergyRows,
-    energy_rows,
-    fixed_part,
-    linear_terms,
-    submodule,
-)
-from mlip_jax.potential import Prediction, Variables, predict_fn
+from mlip_jax.graph import atoms_per_graph
+from mlip_jax.models.linear_terms import fixed_part, linear_terms, prediction_rows
+from mlip_jax.potential import Variables, predict_fn
 from mlip_jax.train.loss import PROPERTIES, LossConfig, PropertyLoss
 
 
@@ -94,20 +85,20 @@ def design_fn(
     Raises:
         UserError: for a model that is not linear in its parameters.
     """
-    terms = linear_terms(model, variables)
+    linear_terms(model, variables)
     fixed = fixed_part(model, variables)
-    columns = _columns(variables["params"], [path for path, _ in terms])
 
     @jax.jit
     def evaluate(batch: Batch) -> tuple[Array, Array, Array]:
-        parts = []
-        for path, local in terms:
-            found = energy_rows(local, submodule(variables, path[:-1]), batch.graph)
-            parts.append(_rows(found, batch, scales))
-        matrix = jnp.concatenate(parts, axis=1)[:, columns]
+        rows = prediction_rows(model, variables, batch.graph)
+        size = rows.energy.shape[-1]
+        matrix = jnp.concatenate(
+            [part.reshape(-1, size) for part in _weighted(rows, batch, scales)]
+        )
         target, mask = _targets(batch, scales)
         if fixed is not None:
-            target = target - _predicted(predict_fn(fixed)(variables, batch.graph), batch, scales)
+            parts = _weighted(predict_fn(fixed)(variables, batch.graph), batch, scales)
+            target = target - jnp.concatenate([part.reshape(-1) for part in parts])
         return matrix, target, mask
 
     def design(batch: Batch) -> Design:
@@ -121,57 +112,14 @@ def design_fn(
     return design
 
 
-def _columns(params: Any, paths: Sequence[tuple[str, ...]]) -> np.ndarray:
-    """For each parameter, as `ravel_pytree` orders them, its column in the rows of the terms."""
-    flat, unravel = ravel_pytree(jax.tree.map(np.asarray, params))
-    places = unravel(jnp.arange(flat.size, dtype=flat.dtype))
-    leaves = [jax.tree.leaves(functools.reduce(operator.getitem, path, places)) for path in paths]
-    order = np.concatenate([np.ravel(leaf) for group in leaves for leaf in group])
-    return np.argsort(order)
-
-
-def _rows(found: EnergyRows, batch: Batch, scales: dict[str, float]) -> Float[Array, "rows _"]:
-    """Weighted derivatives of all properties by the parameters of one term.
-
-    Atom by atom: an atom adds to its own forces and to those of its neighbours.
-    """
-    graph = batch.graph
-    number, size = graph.num_atoms, found.values.shape[1]
-    dtype = found.values.dtype
-    vectors = edge_vectors(graph)
-    counted = graph.energy_mask.astype(dtype)
-
-    def add(totals: Any, atom: Any) -> tuple[Any, None]:
-        energies, forces, strains = totals
-        i, structure, neighbors, around, share, values, slopes, pairs = atom
-        slope = share * jnp.einsum("kdf,pf->kdp", pairs, slopes)
-        forces = forces.at[i].add(jnp.sum(slope, axis=0)).at[neighbors].add(-slope)
-        strains = strains.at[structure].add(jnp.einsum("kc,kdp->cdp", around, slope))
-        return (energies.at[structure].add(share * values), forces, strains), None
-
-    start = (
-        jnp.zeros((graph.num_graphs, size), dtype),
-        jnp.zeros((number, 3, size), dtype),
-        jnp.zeros((graph.num_graphs, 3, 3, size), dtype),
-    )
-    atoms = (jnp.arange(number), graph.graph_index, graph.neighbors, vectors, counted)
-    (energies, forces, strains), _ = jax.lax.scan(add, start, (*atoms, *jax.tree.leaves(found)))
-    symmetric = 0.5 * (strains + jnp.swapaxes(strains, 1, 2))
-    stress = symmetric / volumes(graph.cell)[:, None, None, None]
-    derivatives = {"energy": energies, "forces": forces, "stress": stress}
+def _weighted(found: Any, batch: Batch, scales: dict[str, float]) -> list[Array]:
+    """Properties of predictions, or of rows of them, times the factors of the loss."""
     parts = []
     for name, scale in scales.items():
-        factor = _factor(batch, name, scale)[..., None].astype(dtype)
-        parts.append((derivatives[name] * factor).reshape(-1, size))
-    return jnp.concatenate(parts)
-
-
-def _predicted(prediction: Prediction, batch: Batch, scales: dict[str, float]) -> Array:
-    parts = [
-        (getattr(prediction, name) * _factor(batch, name, scale)).reshape(-1)
-        for name, scale in scales.items()
-    ]
-    return jnp.concatenate(parts)
+        values, factor = getattr(found, name), _factor(batch, name, scale)
+        extra = (1,) * (values.ndim - factor.ndim)
+        parts.append(values * factor.reshape(factor.shape + extra))
+    return parts
 
 
 def _targets(batch: Batch, scales: dict[str, float]) -> tuple[Array, Array]:
