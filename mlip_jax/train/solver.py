@@ -14,6 +14,7 @@ from jaxtyping import Float
 from pydantic import Field
 
 from mlip_jax.config import UserError
+from mlip_jax.train import relevance
 
 _LOWEST, _HIGHEST = 1e-14, 1e2
 """Bounds of the search for the penalty, relative to the largest squared singular value."""
@@ -25,12 +26,13 @@ class SolverConfig:
 
     Attributes:
         name: `ridge` has a fixed penalty; `bayesian_ridge` chooses the one that the evidence of the
-            data is largest for (MacKay, Neural Comput. 4, 415, 1992).
+            data is largest for (MacKay, Neural Comput. 4, 415, 1992); `ard` chooses one for every
+            parameter, and leaves out those without use (`relevance`).
         alpha: penalty of `ridge` on the squares of the parameters, relative to the largest squared
             singular value of the design matrix.
     """
 
-    name: Literal["ridge", "bayesian_ridge"] = "bayesian_ridge"
+    name: Literal["ridge", "bayesian_ridge", "ard"] = "bayesian_ridge"
     alpha: Annotated[float, Field(ge=0)] = 1e-10
 
 
@@ -39,13 +41,15 @@ class Solution(NamedTuple):
 
     Attributes:
         coefficients: free columns first.
-        alpha: penalty, relative to the largest squared singular value.
+        factor: F, with `noise F Fᵀ` the covariance of the coefficients.
+        alpha: penalty, relative to the largest squared singular value; of `ard` the median.
         noise: variance of the noise of a row of weight 1.
-        rank: columns that the data determine, to the precision of float64.
+        rank: columns that the data determine, to the precision of float64; of `ard` those kept.
         residual: sum of the squared residuals.
     """
 
     coefficients: Float[np.ndarray, " columns"]
+    factor: Float[np.ndarray, "columns columns"]
     alpha: float
     noise: float
     rank: int
@@ -108,20 +112,42 @@ def solve(rows: Rows, config: SolverConfig, free: int = 0) -> Solution:
         raise UserError("solver: no labels, or no parameters; there is nothing to solve for.")
     square = np.zeros((size + 1, size + 1))
     square[: len(triangle)] = triangle
-    left, values, right = np.linalg.svd(square[free:size, free:size])
-    projected = left.T @ square[free:size, size]
-    spectrum = _Spectrum(values, projected, float(square[size, size]), max(rows.count - free, 1))
-    alpha = config.alpha if config.name == "ridge" else spectrum.likeliest_alpha()
-    along, residual = spectrum.ridge(alpha)
-    penalised = right.T @ along
-    unpenalised = _back_substitute(square[:free, :size], square[:free, size], penalised, free)
+    penalised = square[free:, free:]
+    solved = _relevance if config.name == "ard" else _ridge
+    along, inner, alpha, noise, rank, residual = solved(penalised, rows.count - free, config)
+    outer = _inverse(square[:free, :free])
+    across = outer @ square[:free, free:size]
+    factor = np.zeros((size, size))
+    factor[:free, :free], factor[:free, free:], factor[free:, free:] = outer, -across @ inner, inner
     return Solution(
-        coefficients=np.concatenate([unpenalised, penalised]),
+        coefficients=np.concatenate([outer @ square[:free, size] - across @ along, along]),
+        factor=factor,
         alpha=alpha,
-        noise=spectrum.penalised_squares(alpha) / spectrum.rows,
-        rank=int(np.sum(spectrum.relative > len(values) * np.finfo(float).eps)) + free,
+        noise=noise,
+        rank=rank + free,
         residual=residual,
     )
+
+
+def _ridge(square: np.ndarray, rows: int, config: SolverConfig):
+    """One penalty for all columns of the triangle `[matrix | target]`, given or most likely."""
+    left, values, right = np.linalg.svd(square[:-1, :-1])
+    spectrum = _Spectrum(values, left.T @ square[:-1, -1], float(square[-1, -1]), max(rows, 1))
+    alpha = config.alpha if config.name == "ridge" else spectrum.likeliest_alpha()
+    along, residual = spectrum.ridge(alpha)
+    rank = int(np.sum(spectrum.relative > len(values) * np.finfo(float).eps))
+    inner = right.T * spectrum.damped(alpha)
+    noise = spectrum.penalised_squares(alpha) / spectrum.rows
+    return right.T @ along, inner, alpha, noise, rank, residual
+
+
+def _relevance(square: np.ndarray, rows: int, config: SolverConfig):
+    """A penalty for each column of the triangle `[matrix | target]`."""
+    found = relevance.determine(square[:, :-1], square[:, -1], max(rows, 1))
+    largest = max(float(np.linalg.norm(square[:-1, :-1], 2)) ** 2, np.finfo(float).tiny)
+    kept = found.penalties[np.isfinite(found.penalties)]
+    alpha = float(np.median(kept)) / largest if len(kept) else float("inf")
+    return found.coefficients, found.factor, alpha, found.noise, len(kept), found.residual
 
 
 class _Spectrum(NamedTuple):
@@ -153,6 +179,11 @@ class _Spectrum(NamedTuple):
         )
         return along, float(np.sum(((1.0 - kept) * self.projected) ** 2) + self.rest**2)
 
+    def damped(self, alpha: float) -> np.ndarray:
+        """`1 / sqrt(s² + λ)` of every singular value s; 0 where both vanish."""
+        squares = self.values**2 + alpha * self._largest
+        return np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
+
     def penalised_squares(self, alpha: float) -> float:
         """The minimum of `|A p - y|² + λ |p|²`."""
         along, residual = self.ridge(alpha)
@@ -176,11 +207,10 @@ class _Spectrum(NamedTuple):
         return float(self.values[0] ** 2) if len(self.values) else 0.0
 
 
-def _back_substitute(upper, target, penalised: np.ndarray, free: int) -> np.ndarray:
-    if free == 0:
-        return np.zeros(0)
+def _inverse(upper: np.ndarray) -> np.ndarray:
+    """Inverse of the triangle of the free columns."""
     try:
-        return np.linalg.solve(upper[:, :free], target - upper[:, free:] @ penalised)
+        return np.linalg.inv(upper)
     except np.linalg.LinAlgError as error:
         raise UserError(
             "solver: the data do not determine the reference energies. Give isolated atoms, or set "

@@ -58,6 +58,45 @@ def test_the_evidence_finds_noise_and_signal():
     assert found.noise == pytest.approx(noise**2, rel=0.2)
 
 
+@pytest.mark.parametrize("free", [0, 3])
+def test_the_factor_is_the_root_of_the_inverse_normal_matrix(problem, free):
+    matrix, target = problem
+    found = solve(streamed(matrix, target, 2), SolverConfig("ridge", alpha=1e-3), free=free)
+    first, rest = matrix[:, :free], matrix[:, free:]
+    if free:
+        rest = rest - first @ np.linalg.lstsq(first, rest)[0]
+    penalty = 1e-3 * np.linalg.norm(rest, 2) ** 2 * np.diag(np.arange(12) >= free)
+    expected = np.linalg.inv(matrix.T @ matrix + penalty)
+    scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    np.testing.assert_allclose(
+        (found.factor @ found.factor.T) / scale, expected / scale, rtol=0, atol=1e-7
+    )
+
+
+def test_relevance_finds_the_columns_that_matter():
+    rng = np.random.default_rng(2)
+    matrix = rng.normal(size=(300, 40))
+    truth = np.zeros(40)
+    truth[[0, 5, 17, 30]] = [3.0, 1.0, -2.0, 0.5]
+    target = matrix @ truth + 0.1 * rng.normal(size=300)
+    found = solve(streamed(matrix, target, 3), SolverConfig("ard"), free=1)
+    kept = np.flatnonzero(found.coefficients)
+    assert set(kept) >= {0, 5, 17, 30}
+    # A column without use stays where it fits the noise by more than one deviation: a third do.
+    assert len(kept) < 4 + 0.5 * 36
+    assert found.rank == len(kept)
+    errors = found.coefficients - truth
+    plain = solve(streamed(matrix, target, 3), SolverConfig("ridge", alpha=0.0)).coefficients
+    assert np.abs(errors).max() < 0.03
+    assert np.linalg.norm(errors) < np.linalg.norm(plain - truth)
+    assert found.noise == pytest.approx(0.01, rel=0.2)
+    # Those that matter have the variances of least squares on the columns that were kept.
+    variances = np.diag(np.linalg.inv(matrix[:, kept].T @ matrix[:, kept]))
+    relevant = np.isin(kept, [0, 5, 17, 30])
+    found_variances = np.sum(found.factor**2, axis=1)[kept]
+    np.testing.assert_allclose(found_variances[relevant], variances[relevant], rtol=0.1)
+
+
 def test_columns_that_are_the_same_are_survived(problem):
     matrix, target = problem
     twice = np.concatenate([matrix, matrix[:, :1]], axis=1)
