@@ -134,12 +134,15 @@ class AtomOutputs:
         magmoms: μ_B.
         features: quantities of further use (the last invariant features of a graph model, the
             descriptor of a local one) for uncertainty and selection.
+        grades: extrapolation grades, where an active set is known: at most 1 for environments
+            like those of the training data.
     """
 
     energies: Float[Leaf, " atoms"]
     charges: Float[Leaf, " atoms"] | None = None
     magmoms: Float[Leaf, " atoms"] | None = None
     features: Float[Leaf, "atoms features"] | None = None
+    grades: Float[Leaf, " atoms"] | None = None
 
 
 def edge_vectors(graph: AtomicGraph) -> Float[Array, "atoms max_neighbors 3"]:
@@ -249,4 +252,5 @@ def add_outputs(terms: Sequence[AtomOutputs]) -> AtomOutputs:
     energies = terms[0].energies
     for term in terms[1:]:
         energies = energies + term.energies
-    return AtomOutputs(energies, first("charges"), first("magmoms"), first("features"))
+    others = {name: first(name) for name in ("charges", "magmoms", "features", "grades")}
+    return AtomOutputs(energies, **others)

@@ -45,7 +45,7 @@ class Prediction:
         charges: e.
         magmoms: μ_B.
         atom_virials: share of each atom in the virial, eV; only on request.
-        features: see `AtomOutputs`.
+        features, grades: see `AtomOutputs`.
     """
 
     energy: Float[Array, " graphs"]
@@ -57,6 +57,7 @@ class Prediction:
     magmoms: Float[Array, " atoms"] | None = None
     atom_virials: Float[Array, "atoms 3 3"] | None = None
     features: Float[Array, "atoms features"] | None = None
+    grades: Float[Array, " atoms"] | None = None
 
 
 def predict_fn(model: nn.Module | EnergyFn) -> PredictFn:
@@ -187,6 +188,7 @@ def _prediction(graph, outputs: AtomOutputs, forces, virial) -> Prediction:
         charges=None if outputs.charges is None else real(outputs.charges),
         magmoms=None if outputs.magmoms is None else real(outputs.magmoms),
         features=outputs.features,
+        grades=None if outputs.grades is None else real(outputs.grades),
     )
 
 
@@ -216,6 +218,12 @@ class Potential:
     def cutoff(self) -> float:
         """Cutoff [Å] of the neighbour list that it needs."""
         return float(self.model.cutoff)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def has_grades(self) -> bool:
+        """Whether predictions have extrapolation grades: an active set is among the constants."""
+        paths = jax.tree_util.tree_flatten_with_path(self.variables.get("constants", {}))[0]
+        return any(jax.tree_util.DictKey("active") == path[-1] for path, _ in paths)
 
     def check_species(self, atomic_numbers: np.ndarray, what: str = "structure") -> None:
         """Refuses elements that the potential does not know.

@@ -96,6 +96,9 @@ def predict(
     index: IndexOption = ":",
     precision: PrecisionOption = Precision.float32,
     batch_atoms: BatchOption = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Standard deviations, too; into an .npz.")
+    ] = False,
 ) -> None:
     """Predict energies, forces and stresses.
 
@@ -103,13 +106,20 @@ def predict(
     directions are periodic), further outputs of atoms, and the units as strings. Every other format
     gets the structures with the predictions as their labels. Units are eV and Å.
 
+    Potentials that were fitted with a `solver` have standard deviations (`energy_deviation` …) and
+    extrapolation grades of atoms (`grades`: above 1 outside of the training data).
+
     For example
 
         mlip-jax predict runs/si/potential new.extxyz -o new.npz
 
         mlip-jax predict runs/si/potential trajectory.traj --index ::10 -o frames.extxyz
+
+        mlip-jax predict runs/si_snap/potential new.extxyz -o new.npz --uncertainty
     """
-    process.prepare_jax(precision)
+    if uncertainty and output.suffix != ".npz":
+        raise typer.BadParameter(f"got {output}; --uncertainty writes an .npz only.")
+    process.prepare_jax(Precision.float64 if uncertainty else precision)
     from mlip_jax import inference, storage
     from mlip_jax.data import formats
 
@@ -123,7 +133,11 @@ def predict(
             loaded, read, precision=precision, batch_atoms=batch_atoms, progress=report
         )
     if output.suffix == ".npz":
-        inference.write_npz(output, predictions)
+        deviations = ()
+        if uncertainty:
+            with progress("uncertainties") as report:
+                deviations = inference.uncertainties(loaded, read, progress=report)
+        inference.write_npz(output, predictions, deviations)
     else:
         labelled = [with_labels(s, p) for s, p in zip(read, predictions, strict=True)]
         formats.write(output, labelled)

@@ -11,12 +11,14 @@ from mlip_jax.inference.errors import (
     summarize,
 )
 from mlip_jax.inference.prediction import StructurePrediction, predict, require_precision
+from mlip_jax.inference.uncertainty import Uncertainty, uncertainties
 
 __all__ = [
     "ERROR_UNITS",
     "SCHEMA_VERSION",
     "Comparison",
     "StructurePrediction",
+    "Uncertainty",
     "compare",
     "evaluate",
     "predict",
@@ -24,5 +26,6 @@ __all__ = [
     "require_precision",
     "source_references",
     "summarize",
+    "uncertainties",
     "write_npz",
 ]

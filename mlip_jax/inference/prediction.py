@@ -38,6 +38,7 @@ class StructurePrediction:
         atom_energies: eV; their sum is `energy`.
         charges: e, where the model has them.
         magmoms: μ_B, where the model has them.
+        grades: extrapolation grades of the atoms, where the potential has an active set.
     """
 
     energy: float
@@ -46,6 +47,7 @@ class StructurePrediction:
     atom_energies: Float[np.ndarray, " atoms"]
     charges: Float[np.ndarray, " atoms"] | None = None
     magmoms: Float[np.ndarray, " atoms"] | None = None
+    grades: Float[np.ndarray, " atoms"] | None = None
 
 
 def require_precision(precision: str) -> np.dtype:
@@ -98,7 +100,7 @@ def predict(
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
         references = [_references(potential, structure) for structure in window]
         lists = NeighborLists(window, needs.cutoff, needs.prefix_cutoffs, keep=True)
-        for members, bucket in _pack(lists, limit):
+        for members, bucket in pack(lists, limit):
             parts = [window[i] for i in members]
             graph = collate(
                 parts,
@@ -134,7 +136,7 @@ def _cast(dtype: np.dtype, leaf: Any) -> np.ndarray:
     return leaf.astype(dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf
 
 
-def _pack(lists: NeighborLists, limit: int) -> Iterator[tuple[list[int], Bucket]]:
+def pack(lists: NeighborLists, limit: int) -> Iterator[tuple[list[int], Bucket]]:
     """Deals structures to batches of like row lengths, in few shapes."""
     sizes = lists.sizes
     rows = [row_ladder(int(k)) for k in sizes.max_neighbors]
@@ -188,12 +190,15 @@ def _split(
         start = atoms.stop
         atom_energies = prediction.atom_energies[atoms] + references[members[index]]
         periodic = bool(np.all(structure.pbc))
-        charges, magmoms = prediction.charges, prediction.magmoms
+        of_atoms = {
+            name: None if values is None else np.asarray(values[atoms])
+            for name in ("charges", "magmoms", "grades")
+            for values in [getattr(prediction, name)]
+        }
         yield StructurePrediction(
             energy=float(np.sum(atom_energies)),
             forces=np.asarray(prediction.forces[atoms]),
             stress=np.asarray(prediction.stress[index]) if periodic else np.full((3, 3), np.nan),
             atom_energies=np.asarray(atom_energies),
-            charges=None if charges is None else np.asarray(charges[atoms]),
-            magmoms=None if magmoms is None else np.asarray(magmoms[atoms]),
+            **of_atoms,
         )

@@ -117,7 +117,7 @@ def energy_rows(local: Local, variables: Mapping[str, Any], graph: AtomicGraph) 
     row = _parameter_row(local, variables)
     values, slopes = jax.vmap(lambda g, e: (row(g, e), jax.jacfwd(row)(g, e)))(raw, element)
     if local.isolated_zero:
-        alone: Any = local.apply(variables, species, raw.dtype, method="_isolated_features")
+        alone: Any = local.apply(variables, species, raw.dtype, method="isolated")
         values = values - jax.vmap(row)(alone, jnp.arange(len(species)))[element]
     return EnergyRows(values=values, slopes=slopes, pairs=pairs)
 

@@ -70,18 +70,38 @@ class Local(nn.Module):
         element = species_index(graph.atomic_numbers, species)
         raw = self.descriptor(graph)
         number = raw.shape[0]
-        if self.isolated_zero:
-            alone = self._isolated_features(species, raw.dtype)
+        graded = self.has_variable("constants", "active")
+        if self.isolated_zero or graded:
+            alone = self.isolated(species, raw.dtype)
             raw = jnp.concatenate([raw, alone])
             element = jnp.concatenate([element, jnp.arange(len(species), dtype=element.dtype)])
         features = self._scaled(raw, element, len(species))
         energies = self.regressor(features, element, len(species))
+        own = element[:number]
         if self.isolated_zero:
-            energies = energies[:number] - energies[number:][element[:number]]
+            energies = energies[:number] - energies[number:][own]
+        grades = None
+        if graded:
+            away = features[:number] - features[number:][own]
+            grades = self._grades(away, own)
         scale = 1.0 if self.energy_scale is None else self.energy_scale
-        return AtomOutputs(energies=scale * energies, features=features[:number])
+        return AtomOutputs(
+            energies=(scale * energies)[:number], features=features[:number], grades=grades
+        )
 
-    def _isolated_features(self, species: tuple[int, ...], dtype: Any) -> Array:
+    def _grades(self, features: Array, element: Array) -> Array:
+        """Largest coefficient of an atom's features in terms of those of the active set.
+
+        E. V. Podryabinkin, A. V. Shapeev, Comput. Mater. Sci. 140, 171 (2017), eq. 12. An element
+        without an active set gives infinity.
+        """
+        inverse = jnp.asarray(self.get_variable("constants", "active"), features.dtype)
+        grades = [jnp.max(jnp.abs(features @ part), axis=1) for part in inverse]
+        known = jnp.any(inverse != 0.0, axis=(1, 2))
+        own = jnp.take_along_axis(jnp.stack(grades, axis=1), element[:, None], axis=1)[:, 0]
+        return jnp.where(known[element], own, jnp.inf)
+
+    def isolated(self, species: tuple[int, ...], dtype: Any) -> Array:
         """Features of an isolated atom of each element, which a descriptor may know in advance."""
         known = getattr(self.descriptor, "isolated_features", None)
         if known is not None:

@@ -80,6 +80,7 @@ class Records(NamedTuple):
     virial: Float[Array, " steps"]
     shortest: Float[Array, " steps"]
     max_force: Float[Array, " steps"]
+    grade: Float[Array, " steps"]
 
 
 class Chunk(NamedTuple):
@@ -107,15 +108,11 @@ class Dynamics(NamedTuple):
     degrees_of_freedom: int
 
 
-GradeFn = Callable[[Any, AtomicGraph], Float[Array, " atoms"]]
-
-
 def build(
     predict: PredictFn,
     ensemble: Ensemble,
     template: AtomicGraph,
     chunk_length: int,
-    grade_fn: GradeFn | None = None,
 ) -> Dynamics:
     """Compiles (lazily) the steps of a system.
 
@@ -124,7 +121,6 @@ def build(
         ensemble: the integrator.
         template: graph of the system, see `neighbors.active.to_graph`.
         chunk_length: most steps of a chunk.
-        grade_fn: `(variables, graph) ->` extrapolation grade of each atom.
     """
 
     def evaluate(variables, state: DynamicsState) -> DynamicsState:
@@ -132,7 +128,7 @@ def build(
         positions = state.integrator.position
         graph, neighbors = active.to_graph(template, state.neighbors, positions, state.cell)
         prediction = predict(variables, graph)
-        grade = state.grade if grade_fn is None else jnp.max(grade_fn(variables, graph))
+        grades = prediction.grades
         return dataclasses.replace(
             state,
             integrator=state.integrator.set(force=prediction.forces[: positions.shape[0]]),
@@ -140,7 +136,7 @@ def build(
             energy=prediction.energy[0],
             virial=prediction.virial[0],
             shortest=jnp.min(safe_norm(edge_vectors(graph))),
-            grade=grade,
+            grade=state.grade if grades is None else jnp.max(grades),
         )
 
     def init(variables, key, momenta, masses, neighbors, images):
@@ -260,6 +256,7 @@ def _observe(state: DynamicsState, ensemble: Ensemble) -> Records:
         virial=jnp.trace(state.virial),
         shortest=state.shortest,
         max_force=jnp.sqrt(jnp.max(jnp.sum(integrator.force**2, axis=1))),
+        grade=state.grade,
     )
 
 

@@ -90,9 +90,7 @@ def run(
     structure = replicate(structure, simulation.supercell)
     system = prepare(potential, structure, simulation.precision, simulation.skin, simulation.block)
     integrator = ensembles.build(ensemble, simulation.timestep, structure.num_atoms, system.dtype)
-    compiled = dynamics.build(
-        system.predict, integrator, system.template, simulation.chunk_length, system.grade_fn
-    )
+    compiled = dynamics.build(system.predict, integrator, system.template, simulation.chunk_length)
     output.mkdir(parents=True, exist_ok=True)
     state, header = _first_state(system, compiled, start, simulation, ensemble, resume)
     outputs = _open(output, simulation, header)
@@ -179,7 +177,7 @@ class _Simulator:
 
     def _limits(self) -> Limits:
         safety = self.config.safety
-        if safety.max_grade is not None and self.system.grade_fn is None:
+        if safety.max_grade is not None and not self.system.graded:
             raise UserError(
                 "simulation.safety.max_grade: this potential has no extrapolation grade; remove "
                 "the key."
@@ -198,6 +196,7 @@ class _Simulator:
             degrees_of_freedom=self.compiled.degrees_of_freedom,
             reference_energy=self.system.reference_energy,
             volume=self.system.volume,
+            graded=self.system.graded,
         )
         self.outputs.thermo.write(lines)
         interval = self.config.trajectory_interval

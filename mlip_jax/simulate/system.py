@@ -18,7 +18,6 @@ from mlip_jax.neighbors import device
 from mlip_jax.neighbors.device import Capacity, DeviceNeighbors
 from mlip_jax.neighbors.host import wrap
 from mlip_jax.potential import Potential, PredictFn, predict_fn
-from mlip_jax.simulate.dynamics import GradeFn
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +36,7 @@ class System:
         reference_energy: eV, sum over atoms; a constant, added on the host.
         volume: Å^3, where all directions are periodic.
         dtype: of positions.
-        grade_fn: extrapolation grades, where the model has them.
+        graded: whether predictions have extrapolation grades.
     """
 
     structure: Structure
@@ -51,7 +50,7 @@ class System:
     reference_energy: float
     volume: float | None
     dtype: np.dtype
-    grade_fn: GradeFn | None
+    graded: bool
 
     def with_capacity(self, capacity: Capacity) -> DeviceNeighbors:
         """The list with other sizes."""
@@ -118,7 +117,7 @@ def prepare(
         reference_energy=float(potential.reference_energy(structure.atomic_numbers).sum()),
         volume=float(abs(np.linalg.det(cell))) if pbc.all() else None,
         dtype=dtype,
-        grade_fn=getattr(potential.model, "extrapolation_grade", None),
+        graded=potential.has_grades,
     )
 
 

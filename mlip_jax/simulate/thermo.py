@@ -16,6 +16,7 @@ _PANELS = (
     (("potential_eV",), "potential energy [eV]"),
     (("total_eV", "conserved_eV"), "total energy [eV]"),
     (("pressure_GPa",), "pressure [GPa]"),
+    (("largest_grade",), "extrapolation grade"),
 )
 
 
@@ -53,6 +54,7 @@ def thermo_lines(
     degrees_of_freedom: int,
     reference_energy: float,
     volume: float | None,
+    graded: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The lines of a chunk.
 
@@ -65,6 +67,7 @@ def thermo_lines(
         degrees_of_freedom: of the momenta.
         reference_energy: eV, added to the potential energy.
         volume: Å^3; without it there is no pressure.
+        graded: whether there are extrapolation grades.
     """
     values = {name: np.asarray(v, np.float64) for name, v in records._asdict().items()}
     for slot in range(count):
@@ -87,6 +90,8 @@ def thermo_lines(
         if volume is not None:
             trace = 2.0 * kinetic + float(values["virial"][slot])
             line["pressure_GPa"] = trace / (3.0 * volume) / units.GPA
+        if graded:
+            line["largest_grade"] = float(values["grade"][slot])
         yield line
 
 

@@ -13,7 +13,8 @@ from mlip_jax.config import UserError
 from mlip_jax.data.batching import Batch
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.elements import SYMBOLS
-from mlip_jax.train import design, log, solver
+from mlip_jax.models.linear_terms import linear_terms
+from mlip_jax.train import active_set, design, log, solver
 from mlip_jax.train.checkpoint import Position
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loop import Outcome
@@ -59,6 +60,18 @@ def train(
     shifts = dict(zip(free, solution.coefficients.tolist(), strict=False))
     params = jax.tree.map(np.asarray, unravel(jnp.asarray(solution.coefficients[len(free) :])))
     variables = {**task.variables, "params": params}
+    if config.grades:
+        graphs = (batch.graph for batch in _batches(task))
+        terms = linear_terms(task.model, task.variables)
+        variables = active_set.with_active_sets(terms, variables, graphs)
+    if config.posterior and task.training.precision == "float32":
+        terminal.say("no posterior: it needs training.precision: float64")
+    elif config.posterior:
+        variables["posterior"] = {
+            "factor": np.sqrt(solution.noise) * solution.factor,
+            "free": np.array(free, np.int32),
+            "scales": np.tile([1.0, 0.0], (3, 1)),
+        }
     outcome = Outcome(variables, Position(best=solution.residual), "solved", 1, 0)
     terminal.say(_describe(solution, rows.count, flat.size + len(free)))
     return outcome, _shifted(found, shifts), _card(config, solution, rows.count)

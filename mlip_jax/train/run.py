@@ -22,8 +22,9 @@ from mlip_jax.data.dataset import Dataset
 from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.data.structure import Structure
+from mlip_jax.inference import uncertainty
 from mlip_jax.potential import Potential, Variables, predict_fn
-from mlip_jax.train import checkpoint, exact, log, loop, report, settings
+from mlip_jax.train import checkpoint, exact, log, loop, reliability, report, settings
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loss import PROPERTIES, LossConfig
 from mlip_jax.train.sections import Sections, parse, resolved, write_config, write_data
@@ -83,6 +84,9 @@ def fit(
     terminal.say(f"training ended ({outcome.stopped}); measuring errors")
     card = _card(data, found, complete, outcome, solved)
     potential = Potential(task.model, outcome.variables, found.reference_energies, card)
+    if "posterior" in outcome.variables:
+        unseen = data.valid if len(data.valid) else data.train
+        potential = uncertainty.calibrate(potential, [unseen[i] for i in range(len(unseen))])
     storage.save(potential, output / "potential")
     facts = _facts(task, outcome, prepared)
     potential, written = _evaluate(potential, data, found, training, output, facts)
@@ -101,6 +105,14 @@ def _evaluate(
     """Errors of the potential into its card and the report; also says what was written."""
     comparisons = _compare(potential, data, found, training.precision)
     errors = {name: inference.summarize(c, s) for name, (s, c) in comparisons.items()}
+    if "posterior" in potential.variables:
+        for name in ("valid", "test"):
+            if name in comparisons:
+                structures, pairs = comparisons[name]
+                sigmas = uncertainty.uncertainties(potential, structures)
+                errors[name]["uncertainty"] = reliability.write(
+                    reliability.deviations(pairs, structures, sigmas), output, name
+                )
     (output / "errors.json").write_text(json.dumps(errors, indent=1), encoding="utf-8")
     card = potential.card
     potential = dataclasses.replace(potential, card={**card, "errors": _totals(errors)})

@@ -30,10 +30,15 @@ class SolverConfig:
             parameter, and leaves out those without use (`relevance`).
         alpha: penalty of `ridge` on the squares of the parameters, relative to the largest squared
             singular value of the design matrix.
+        posterior: keep the covariance of the parameters with the potential, for the variances of
+            predictions (`mlip-jax predict --uncertainty`).
+        grades: keep an active set of training environments, for extrapolation grades.
     """
 
     name: Literal["ridge", "bayesian_ridge", "ard"] = "bayesian_ridge"
     alpha: Annotated[float, Field(ge=0)] = 1e-10
+    posterior: bool = True
+    grades: bool = True
 
 
 class Solution(NamedTuple):

@@ -17,11 +17,14 @@ from mlip_jax.data.batching import BatchConfig, BatchSource
 from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.structure import StructureLabels
 from mlip_jax.descriptors.acsf import ACSF as SymmetryFunctionGrid
+from mlip_jax.inference import uncertainty
 from mlip_jax.models.local import Local
 from mlip_jax.models.pair import ZBL, Morse
 from mlip_jax.models.sum import Sum
 from mlip_jax.nn.linear import Linear, Quadratic
 from mlip_jax.potential import Potential, predict_fn
+from mlip_jax.simulate import engine, thermo
+from mlip_jax.simulate.settings import EnsembleConfig, SafetyConfig, SimulationConfig
 from mlip_jax.train import design
 from tests.train import tiny
 
@@ -188,6 +191,77 @@ def test_rows_are_derivatives_of_predictions():
         np.concatenate(weighted) - targets,
         atol=1e-11,
     )
+
+
+def test_deviations_are_those_of_the_posterior(fitted):
+    """Against dense algebra on numerical derivatives of the potential's own predictions."""
+    potential, output = fitted
+    structures = tiny.structures(3, seed=7)
+    posterior = potential.variables["posterior"]
+    assert posterior["free"].tolist() == [14]
+    flat, unravel = ravel_pytree(potential.variables["params"])
+    factor, scales = posterior["factor"], np.asarray(posterior["scales"])
+    assert np.all(scales > 0.0)
+
+    def predicted(parameters, shift):
+        changed = {**potential.variables, "params": unravel(parameters)}
+        references = {14: potential.reference_energies[14] + shift}
+        moved = Potential(potential.model, changed, references)
+        return inference.predict(moved, structures, precision="float64")
+
+    base = predicted(flat, 0.0)
+    columns = [predicted(flat, 1.0), *(predicted(flat + e, 0.0) for e in jnp.eye(flat.size))]
+    found = uncertainty.uncertainties(potential, structures)
+    for index, structure in enumerate(structures):
+        energies = np.array([c[index].energy - base[index].energy for c in columns])
+        variance = np.sum((energies / structure.num_atoms @ factor) ** 2)
+        expected = np.sqrt(scales[0] @ [variance, 1.0]) * structure.num_atoms
+        assert found[index].energy == pytest.approx(expected, rel=1e-7)
+        forces = np.stack([c[index].forces - base[index].forces for c in columns], axis=-1)
+        expected = np.sqrt(scales[1, 0] * np.sum((forces @ factor) ** 2, axis=-1) + scales[1, 1])
+        np.testing.assert_allclose(found[index].forces, expected, rtol=1e-7)
+    reported = json.loads((output / "errors.json").read_text())["valid"]["uncertainty"]
+    assert 0.3 < reported["forces"]["inside_1"] < 0.9
+    assert (output / "reliability_valid.png").exists()
+
+
+def test_grades_are_at_most_one_on_training_structures_and_grow_outside(fitted, noisy):
+    potential, output = fitted
+    chosen = _training_part(noisy, output)
+    predictions = inference.predict(potential, chosen, precision="float64")
+    largest = max(float(np.max(p.grades)) for p in predictions)
+    assert largest == pytest.approx(1.0, abs=1e-9)
+    squeezed = dataclasses.replace(chosen[0], positions=0.7 * chosen[0].positions)
+    (outside,) = inference.predict(
+        potential, [dataclasses.replace(squeezed, cell=0.7 * chosen[0].cell)], precision="float64"
+    )
+    assert np.max(outside.grades) > 2.0
+    reopened = storage.load(output / "potential")
+    (same,) = inference.predict(reopened, chosen[:1], precision="float64")
+    np.testing.assert_allclose(same.grades, predictions[0].grades, rtol=1e-12)
+
+
+def test_a_simulation_reports_grades_and_stops_at_the_largest(fitted, tmp_path):
+    potential, _ = fitted
+    structure = tiny.structures(1)[0]
+    heated = EnsembleConfig(kind="langevin", temperature=300.0)
+    config = SimulationConfig(
+        steps=20,
+        timestep=1.0,
+        chunk=5,
+        trajectory_interval=20,
+        thermo_interval=1,
+        skin=0.3,
+        precision="float64",
+    )
+    engine.run(potential, structure, heated, config, tmp_path / "free")
+    grades = thermo.read(tmp_path / "free" / "thermo.jsonl")["largest_grade"]
+    frames = [f for f in formats.read(tmp_path / "free" / "trajectory.extxyz")]
+    (last,) = inference.predict(potential, frames[-1:], precision="float64")
+    assert grades[-1] == pytest.approx(np.max(last.grades), rel=1e-4)
+    strict = dataclasses.replace(config, safety=SafetyConfig(max_grade=float(np.median(grades))))
+    result = engine.run(potential, structure, heated, strict, tmp_path / "strict")
+    assert "extrapolation grade" in result.stop_reason
 
 
 def test_a_solved_run_is_not_overwritten(fitted, noisy):
