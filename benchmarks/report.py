@@ -106,7 +106,7 @@ def markdown(run: dict, rows: list[dict]) -> str:
         for program, record in result["programs"].items()
     }
     lines = [
-        f"# NequIP, {run['date']}",
+        f"# {run['title']}, {run['date']}",
         "",
         f"{described['processor']}, {described['cores']} cores, {described['memory_gib']} GiB, "
         f"load {described['load']}; {run['threads']} thread(s) for every program, huge pages "

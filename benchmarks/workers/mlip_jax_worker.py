@@ -1,7 +1,8 @@
-"""Our own NequIP: `predict_fn` under `jit`, a chunk of `simulate`, the step of `train`."""
+"""Our own NequIP, or a published potential: `predict_fn` under `jit`, `simulate`, `train`."""
 
 import dataclasses
 from itertools import cycle
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,12 +13,15 @@ from structures import batches, to_atoms
 from mlip_jax.data.batching import Batch, make_labels
 from mlip_jax.data.collate import collate, exact_bucket, make_graph
 from mlip_jax.data.structure import Structure, StructureLabels
+from mlip_jax.graph import AtomicGraph
+from mlip_jax.interop import weights
+from mlip_jax.models import requirements
 from mlip_jax.models.nequip import NequIP
 from mlip_jax.neighbors.host import neighbor_list
 from mlip_jax.potential import Potential, predict_fn
 from mlip_jax.simulate import dynamics, ensembles
 from mlip_jax.simulate.settings import EnsembleConfig
-from mlip_jax.simulate.system import prepare
+from mlip_jax.simulate.system import cast_variables, prepare
 from mlip_jax.train import optimizer as optimizers
 from mlip_jax.train import step as steps
 from mlip_jax.train.loss import LossConfig, PropertyLoss
@@ -44,6 +48,15 @@ def make_model(settings: dict) -> NequIP:
     )
 
 
+def make_potential(settings: dict, structure: Structure) -> Potential:
+    """The published potential that the settings name, or NequIP with random parameters."""
+    if "files" in settings:
+        return weights.read(settings["format"], [Path(name) for name in settings["files"]])
+    model = make_model(settings)
+    variables = jax.jit(model.init)(jax.random.key(0), make_graph(structure, model.cutoff))
+    return Potential(model, variables, dict.fromkeys(settings["atomic_numbers"], 0.0))
+
+
 def to_structure(entry: dict) -> Structure:
     """A structure of a request with its labels, if any."""
     labels = StructureLabels()
@@ -61,15 +74,17 @@ def to_structure(entry: dict) -> Structure:
 def inference(case: dict, settings: dict) -> Program:
     """Evaluation and molecular dynamics of one structure."""
     structure = to_structure(case["structures"][0])
-    model = make_model(settings)
-    graph = make_graph(structure, model.cutoff)
-    variables = jax.jit(model.init)(jax.random.key(0), graph)
+    potential = make_potential(settings, structure)
+    model, needs = potential.model, requirements(potential.model)
+    variables = cast_variables(potential.variables, np.dtype("float32"))
     predict = predict_fn(model)
-    potential = Potential(model, variables, dict.fromkeys(settings["atomic_numbers"], 0.0))
+
+    def prepare_graph(block: int) -> AtomicGraph:
+        return make_graph(structure, needs.cutoff, prefix_cutoffs=needs.prefix_cutoffs, block=block)
 
     def evaluate(block: int) -> Task:
         compute = jax.jit(predict)
-        blocked = jax.device_put(make_graph(structure, model.cutoff, block=block))
+        blocked = jax.device_put(prepare_graph(block))
 
         def run() -> None:
             prediction = compute(variables, blocked)
@@ -84,7 +99,7 @@ def inference(case: dict, settings: dict) -> Program:
         task: {mode: lambda make=make, block=block: make(block) for mode, block in BLOCKS.items()}
         for task, make in (("evaluate", evaluate), ("md", run_dynamics))
     }
-    return Program(modes, describe(variables, int(np.sum(graph.edge_mask))))
+    return Program(modes, describe(variables, int(np.sum(prepare_graph(0).edge_mask))))
 
 
 def simulate(potential: Potential, structure: Structure, block: int, case: dict) -> Task:
