@@ -26,6 +26,7 @@ MODELS = {
     "local": "mlip_jax.models.local:Local",
     "morse": "mlip_jax.models.pair:Morse",
     "nequip": "mlip_jax.models.nequip:NequIP",
+    "pace": "mlip_jax.models.pace:PACE",
     "snap": "mlip_jax.models.snap:snap",
     "sum": "mlip_jax.models.sum:Sum",
     "zbl": "mlip_jax.models.pair:ZBL",
