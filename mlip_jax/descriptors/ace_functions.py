@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mlip_jax.config import UserError
 from mlip_jax.nn.symmetric_contraction import couplings
 
 Factor = tuple[int, int]
@@ -42,6 +43,25 @@ class Selection:
     n_max: tuple[int, ...]
     l_max: tuple[int, ...]
     degree: tuple[int, ...] | None = None
+
+    def checked(self) -> "Selection":
+        """The selection itself.
+
+        Raises:
+            UserError: for bounds that do not fit each other.
+        """
+        lengths = {len(self.n_max), len(self.l_max), len(self.degree or self.n_max)}
+        if len(lengths) != 1 or lengths == {0} or self.l_max[0] != 0:
+            raise UserError(
+                f"n_max, l_max, degree: got {self.n_max}, {self.l_max}, {self.degree}; expected as "
+                "many numbers in each, one for every order from 1, and l_max = 0 for order 1."
+            )
+        if min(self.n_max) < 1 or min(self.l_max) < 0:
+            raise UserError(
+                f"n_max, l_max: got {self.n_max} and {self.l_max}; expected n_max >= 1 and "
+                "l_max >= 0."
+            )
+        return self
 
     @property
     def num_radial(self) -> int:

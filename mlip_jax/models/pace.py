@@ -85,7 +85,7 @@ class PACE(nn.Module):
     def selection(self) -> Selection:
         """The functions of the expansion."""
         elements = len(self._checked_species())
-        return Selection(elements, self.n_max, self.l_max, self.degree)
+        return Selection(elements, self.n_max, self.l_max, self.degree).checked()
 
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
@@ -155,11 +155,6 @@ class PACE(nn.Module):
             raise UserError(
                 "pace: got no species; expected atomic numbers. Give species, or let training take "
                 "them from the data."
-            )
-        if len(self.n_max) != len(self.l_max) or self.l_max[0] != 0 or not self.n_max:
-            raise UserError(
-                f"pace: got n_max = {self.n_max} and l_max = {self.l_max}; expected a number for "
-                "each order, and l_max = 0 for order 1."
             )
         if max(self.n_max) > self.num_basis:
             raise UserError(
