@@ -48,7 +48,7 @@ class ClusterExpansion(nn.Module):
         return Selection(elements, self.n_max, self.l_max, self.degree).checked()
 
     def __call__(self, graph: AtomicGraph) -> Float[Array, "atoms features"]:
-        """Functions of order 1 by (element, n), then those of order 2, 3, …
+        """Functions of order 1 by (element, n), then those of higher orders.
 
         Raises:
             UserError: for fields that are not filled in or impossible.

@@ -4,7 +4,7 @@ Drautz (2019), eq. 11. Harmonics are real, with component normalisation: Y_00 = 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -34,16 +34,18 @@ class Neighborhood:
     ) -> Float[Array, "atoms max_neighbors {number}"]:
         """Radial functions g_k of every pair."""
         return self._of_bond(
-            r, own, neighbor, lambda bond: radial_functions(r, bond, number, self.spline)
+            own, neighbor, lambda bond: radial_functions(r, bond, number, self.spline)
         )
 
     def core(self, r: Array, own: Array, neighbor: Array) -> Float[Array, "atoms max_neighbors"]:
         """Core repulsion [eV] of every pair."""
         return self._of_bond(
-            r, own, neighbor, lambda bond: core_repulsion(r, bond, self.spline), core=True
+            own, neighbor, lambda bond: core_repulsion(r, bond, self.spline), core=True
         )
 
-    def _of_bond(self, r: Array, own: Array, neighbor: Array, function, core=False) -> Array:
+    def _of_bond(
+        self, own: Array, neighbor: Array, function: Callable[[Bond], Array], core: bool = False
+    ) -> Array:
         """A function of each pair's own bond; equal bonds are evaluated once."""
         without = {} if core else {"core": (0.0, 0.0)}
         bonds = [dataclasses.replace(bond, **without) for bond in self.bonds]
@@ -84,17 +86,3 @@ def projections(
         radial = (kind[..., None] * radial[:, :, None, :]).reshape(*r.shape, -1)
     sums = jnp.einsum("ijk,ijm->ikm", radial, harmonics)
     return sums.reshape(len(r), elements, number, -1)
-
-
-def checked_bonds(bonds: Sequence[Bond], elements: int) -> tuple[Bond, ...]:
-    """The bonds, one or one for each pair.
-
-    Raises:
-        ValueError: for another number of them.
-    """
-    if len(bonds) not in (1, elements**2):
-        raise ValueError(
-            f"bonds: got {len(bonds)}; expected one for all pairs of elements, or one for each of "
-            f"the {elements**2} pairs (central, neighbour)."
-        )
-    return tuple(bonds)

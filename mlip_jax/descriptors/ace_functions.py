@@ -1,4 +1,4 @@
-"""The invariant functions of the atomic cluster expansion as sparse polynomials of the atomic basis.
+"""Invariant functions of the atomic cluster expansion: sparse polynomials of the atomic basis.
 
 A function of order ν (body order ν + 1) is a product of ν elements `A_(z n l m)` of the atomic
 basis, contracted with a coupling to L = 0. A selection of functions is every multiset of ν factors
@@ -111,7 +111,7 @@ def orders(selection: Selection) -> tuple[Order, ...]:
 
 
 def sizes(selection: Selection) -> tuple[int, ...]:
-    """Number of functions of orders 1, 2, …
+    """Number of functions of each order, from 1.
 
     >>> sizes(Selection(1, (15, 3, 2, 1), (0, 2, 2, 1)))
     (15, 18, 26, 3)

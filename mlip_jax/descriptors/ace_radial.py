@@ -136,14 +136,14 @@ def _cheb_exp_cos(r: Any, bond: Bond, number: int, xp: ModuleType) -> list[Any]:
 
 
 def _cheb_pow(r: Any, bond: Bond, number: int, xp: ModuleType) -> list[Any]:
-    """`(1 - T_n(x)) / 2` of `x = 1 - 2 (1 - r / c)^λ`, n = 1, 2, …"""
+    """`(1 - T_n(x)) / 2` of `x = 1 - 2 (1 - r / c)^λ`, n from 1."""
     power = int(bond.parameter) if float(bond.parameter).is_integer() else bond.parameter
     x = 1.0 - 2.0 * (1.0 - r / bond.cutoff) ** power
     return [0.5 * (1.0 - t) for t in _chebyshev(x, number)[1:]]
 
 
 def _cheb_linear(r: Any, bond: Bond, number: int, xp: ModuleType) -> list[Any]:
-    """`(1 - T_n(x)) / 2` of `x = 1 - r / c`, n = 1, 2, …; they do not vanish at the cutoff."""
+    """`(1 - T_n(x)) / 2` of `x = 1 - r / c`, n from 1; they do not vanish at the cutoff."""
     return [0.5 * (1.0 - t) for t in _chebyshev(1.0 - r / bond.cutoff, number)[1:]]
 
 
@@ -206,8 +206,8 @@ def _table(
     r = step * np.arange(1, bins)
     values = np.stack(functions(r + 1j * _COMPLEX_STEP), axis=-1)
     table = np.zeros((bins + 1, 2, values.shape[-1]))
-    table[1:-1, 0] = values.real
-    table[1:-1, 1] = values.imag * (step / _COMPLEX_STEP)
+    table[1:-1, 0] = np.real(values)
+    table[1:-1, 1] = np.imag(values) * (step / _COMPLEX_STEP)
     return table
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
-from mlip_jax.descriptors.ace_basis import Neighborhood, checked_bonds, projections
+from mlip_jax.descriptors.ace_basis import Neighborhood, projections
 from mlip_jax.descriptors.ace_functions import (
     Selection,
     orders,
@@ -168,16 +168,15 @@ class PACE(nn.Module):
                 "pace.embeddings: expected one for all elements or one for each, all with the same "
                 "number of densities."
             )
-        try:
-            checked_bonds(self.bonds, len(self.species))
-        except ValueError as error:
-            raise UserError(f"pace.{error}") from None
+        if len(self.bonds) not in (1, len(self.species) ** 2):
+            raise UserError(
+                f"pace.bonds: got {len(self.bonds)}; expected one for all pairs of elements, or "
+                f"one for each of the {len(self.species) ** 2} pairs (central, neighbour)."
+            )
         return self.species
 
 
-def _atomic_basis(
-    sums: Array, radial: Array, own: Array, l_max: int
-) -> Float[Array, "rows atoms"]:
+def _atomic_basis(sums: Array, radial: Array, own: Array, l_max: int) -> Float[Array, "rows atoms"]:
     """A by (element, n, l, m) from projections on g_k."""
     parts = []
     for l in range(l_max + 1):
@@ -195,4 +194,3 @@ def _unit_matrices(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Arr
     del key
     unit = np.eye(shape[2], shape[4])[None, None, :, None, :]
     return jnp.broadcast_to(jnp.asarray(unit, dtype), shape)
-

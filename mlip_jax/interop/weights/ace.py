@@ -1,30 +1,28 @@
 """Cluster expansions as LAMMPS's `pair_style pace` reads them: `.yace`, the C-tilde form.
 
-Format: python-ace and LAMMPS's ML-PACE; Lysogorskiy et al. (2021), section "Implementation". In the
-file a function is a sum of products of the complex atomic basis, `Re Σ_m c̃_m Π A_(μ n l m)`, with
-`Y_(l m) = (-1)^m (Y^c + i Y^s) / √2` for m > 0 and `A_(l -m) = (-1)^m A*_(l m)`. It is invariant,
-so that it is a combination of our functions of the same factors: these coefficients are stored.
+Format: python-ace and LAMMPS's ML-PACE; Lysogorskiy et al. (2021). In the file a function is a sum
+of products of the complex atomic basis. It is invariant, so that it is a combination of our
+functions of the same factors: these coefficients are stored.
 """
 
-import functools
-import itertools
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from mlip_jax import elements
 from mlip_jax.config import UserError
-from mlip_jax.descriptors.ace_functions import Factor, Selection, orders, sizes, terms
-from mlip_jax.descriptors.ace_radial import Bond
+from mlip_jax.descriptors.ace_functions import Factor, Selection, orders, sizes
+from mlip_jax.descriptors.ace_radial import Bond, RadialName
+from mlip_jax.interop.weights import complex_products
 from mlip_jax.interop.weights.documents import Entry, read_document
 from mlip_jax.models.pace import PACE, Embedding
+from mlip_jax.nn.finnis_sinclair import Form
 from mlip_jax.potential import Potential
 
-RADIAL = {
+RADIAL: dict[str, RadialName] = {
     "ChebExpCos": "cheb_exp_cos",
     "ChebPow": "cheb_pow",
     "ChebLinear": "cheb_linear",
@@ -32,10 +30,16 @@ RADIAL = {
 }
 """Names of radial functions in the file and here."""
 
-FORMS = {"FinnisSinclair": "smoothed", "FinnisSinclairShiftedScaled": "shifted_scaled"}
+FORMS: dict[str, Form] = {
+    "FinnisSinclair": "smoothed",
+    "FinnisSinclairShiftedScaled": "shifted_scaled",
+}
 """Names of embeddings in the file and here."""
 
 HIGHEST_ORDER = 8
+"""Orders above this are refused: no file has them."""
+
+T = TypeVar("T")
 _INVARIANT = 1e-8
 """Largest share of a function that may not be invariant; files have 16 digits, some only 8."""
 
@@ -112,7 +116,7 @@ def _species(entry: Entry) -> tuple[int, ...]:
     return tuple(elements.atomic_number(symbol) for symbol in found)
 
 
-def _by_element(entry: Entry, number: int, read_one) -> list:
+def _by_element(entry: Entry, number: int, read_one: Callable[[Entry], T]) -> list[T]:
     """What stands under the index of each element."""
     found = {}
     for key, value in entry.items():
@@ -136,26 +140,24 @@ def _embedding(entry: Entry) -> Embedding:
 
 def _bonds(entry: Entry, number: int) -> tuple[tuple[Bond, ...], Float[np.ndarray, "e e n l k"]]:
     """Bonds and radial coefficients of every pair; coefficients that a pair lacks are zero."""
-    found: dict[tuple[int, int], tuple[Bond, np.ndarray]] = {}
-    for key, value in entry.items():
-        i, j = (item.integer(0, number - 1) for item in _pair(key))
-        found[i, j] = (_bond(value), _radial_coefficients(value))
-    pairs = list(itertools.product(range(number), repeat=2))
-    missing = [pair for pair in pairs if pair not in found]
+    values = {_pair(key, number): value for key, value in entry.items()}
+    pairs = [(i, j) for i in range(number) for j in range(number)]
+    missing = [pair for pair in pairs if pair not in values]
     if missing:
         raise entry.error(f"the pair {list(missing[0])} of elements is missing")
-    shape = np.max([table.shape for _, table in found.values()], axis=0)
+    tables = {pair: _radial_coefficients(values[pair]) for pair in pairs}
+    shape = np.max([table.shape for table in tables.values()], axis=0)
     radial = np.zeros((number, number, *shape))
-    for (i, j), (_, table) in found.items():
-        radial[i, j][tuple(slice(size) for size in table.shape)] = table
-    return tuple(found[pair][0] for pair in pairs), radial
+    for pair, table in tables.items():
+        radial[pair][tuple(slice(size) for size in table.shape)] = table
+    return tuple(_bond(values[pair]) for pair in pairs), radial
 
 
-def _pair(key: Entry) -> list[Entry]:
+def _pair(key: Entry, number: int) -> tuple[int, int]:
     items = key.entries()
     if len(items) != 2:
         raise key.error("expected two indices of elements")
-    return items
+    return items[0].integer(0, number - 1), items[1].integer(0, number - 1)
 
 
 def _bond(entry: Entry) -> Bond:
@@ -193,7 +195,7 @@ def _radial_coefficients(entry: Entry) -> Float[np.ndarray, "n l k"]:
     )
 
 
-def _named(entry: Entry, names: dict[str, str]):
+def _named(entry: Entry, names: Mapping[str, T]) -> T:
     if entry.text() not in names:
         raise entry.error(f"got {entry.text()!r}; expected one of {', '.join(names)}")
     return names[entry.text()]
@@ -208,9 +210,7 @@ def _function(entry: Entry, number: int, radial: tuple[int, ...], size: int) -> 
     for mu, n, l in zip(*columns, strict=True):
         most = radial[-1] if order == 1 else radial[2]
         degree = 0 if order == 1 else radial[3] - 1
-        factors.append(
-            (mu.integer(0, number - 1), n.integer(1, most) - 1, l.integer(0, degree))
-        )
+        factors.append((mu.integer(0, number - 1), n.integer(1, most) - 1, l.integer(0, degree)))
     count = entry["num_ms_combs"].integer(1)
     flat = entry["ms_combs"].integers(count * order)
     components = [tuple(flat[i * order : (i + 1) * order]) for i in range(count)]
@@ -264,47 +264,8 @@ def _in_our_functions(
     factors = [(l, mu * num_radial + n) for mu, n, l in function.factors]
     order = sorted(range(len(factors)), key=lambda i: factors[i])
     multiset = tuple(factors[i] for i in order)
-    degrees = tuple(l for l, _ in multiset)
-    equal = tuple(multiset.index(factor) for factor in multiset)
-    places, table, inverse = _couplings(degrees, equal)
-    zero = np.zeros(function.coefficients.shape[1])
-    found: dict[tuple[int, ...], np.ndarray] = {}
-    for component, coefficients in zip(function.components, function.coefficients, strict=True):
-        for real, weight in _real_products(tuple(component[i] for i in order), degrees, equal):
-            found[real] = found.get(real, zero) + weight * coefficients
-    values = np.array([found.pop(place, zero) for place in places]).reshape(-1, len(zero))
-    ours = inverse @ values
-    rest = [np.ravel(table.T @ ours - values), *found.values()]
-    if np.abs(np.concatenate(rest)).max() > _INVARIANT * np.abs(function.coefficients).max():
+    components = [tuple(component[i] for i in order) for component in function.components]
+    ours, rest = complex_products.in_couplings(multiset, components, function.coefficients)
+    if rest > _INVARIANT * np.abs(function.coefficients).max():
         raise function.entry.error("its coefficients do not make it invariant under rotations")
     return multiset, ours
-
-
-@functools.cache
-def _couplings(degrees: tuple[int, ...], equal: tuple[int, ...]):
-    """Products of our couplings, the couplings, and their pseudo-inverse."""
-    components, table = terms(degrees, equal)
-    return [tuple(row) for row in components.tolist()], table, np.linalg.pinv(table.T)
-
-
-@functools.cache
-def _real_products(
-    component: tuple[int, ...], degrees: tuple[int, ...], equal: tuple[int, ...]
-) -> list[tuple[tuple[int, ...], float]]:
-    """A product of complex harmonics, its real part, as products of real ones (`l + m` each)."""
-    choices = []
-    for m, l in zip(component, degrees, strict=True):
-        if m == 0:
-            choices.append([(l, 1.0)])
-        else:
-            sign, phase = (-1.0 if m > 0 and m % 2 else 1.0), (1j if m > 0 else -1j)
-            half = sign / math.sqrt(2.0)
-            choices.append([(l + abs(m), half), (l - abs(m), half * phase)])
-    result: dict[tuple[int, ...], float] = {}
-    for chosen in itertools.product(*choices):
-        weight = math.prod(complex(w) for _, w in chosen).real
-        if weight:
-            ordered = sorted(zip(equal, (place for place, _ in chosen), strict=True))
-            key = tuple(place for _, place in ordered)
-            result[key] = result.get(key, 0.0) + weight
-    return list(result.items())
