@@ -21,6 +21,9 @@ from jaxtyping import Array, Float, Int
 from mlip_jax.config import UserError
 from mlip_jax.nn.symmetric_contraction import couplings
 
+Chosen = tuple[tuple[tuple[int, ...], ...], ...]
+"""Factors of functions of orders 2, 3, …: l and channel of each factor of a function in turn."""
+
 Factor = tuple[int, int]
 """Degree l and channel of a factor; channel `z * num_radial + n` of element z, n from 0."""
 
@@ -37,12 +40,14 @@ class Selection:
         n_max: number of radial functions, for each order from 1.
         l_max: highest degree, for each order; that of order 1 is 0.
         degree: bound on `Σ (n + l)`, n from 0, for each order; `None`: there is none.
+        chosen: the functions within the bounds that count; `None`: all of them.
     """
 
     elements: int
     n_max: tuple[int, ...]
     l_max: tuple[int, ...]
     degree: tuple[int, ...] | None = None
+    chosen: Chosen | None = None
 
     def checked(self) -> "Selection":
         """The selection itself.
@@ -61,7 +66,28 @@ class Selection:
                 f"n_max, l_max: got {self.n_max} and {self.l_max}; expected n_max >= 1 and "
                 "l_max >= 0."
             )
+        if self.chosen is not None:
+            self._check_chosen(self.chosen)
         return self
+
+    def _check_chosen(self, chosen: Chosen) -> None:
+        if len(chosen) != len(self.n_max) - 1:
+            raise UserError(
+                f"chosen: got functions of {len(chosen)} orders; expected {len(self.n_max) - 1}, "
+                "those from order 2."
+            )
+        for order, of_order in enumerate(chosen, 2):
+            channels = self.elements * self.num_radial
+            for flat in of_order:
+                factors = list(zip(flat[0::2], flat[1::2], strict=False))
+                fits = len(flat) == 2 * order and factors == sorted(factors)
+                inside = all(0 <= l <= self.highest and 0 <= c < channels for l, c in factors)
+                if not (fits and inside) or sum(flat[0::2]) % 2:
+                    raise UserError(
+                        f"chosen: got {list(flat)} for order {order}; expected l and channel of "
+                        f"{order} sorted factors, with an even sum of l, l up to {self.highest} "
+                        f"and channels below {channels}."
+                    )
 
     @property
     def num_radial(self) -> int:
@@ -154,6 +180,11 @@ def product_coefficients(
     return jnp.zeros((len(order.factors), *terms.shape[1:]), terms.dtype).at[order.rows].add(terms)
 
 
+def count_multisets(selection: Selection, order: int, most: int) -> int:
+    """Number of multisets that may have functions; counting ends above `most`."""
+    return sum(1 for _ in itertools.islice(_multisets(selection, order), most + 1))
+
+
 @functools.cache
 def terms(
     degrees: tuple[int, ...], equal: tuple[int, ...]
@@ -212,7 +243,11 @@ def _order(selection: Selection, order: int) -> Order:
 
 
 def _multisets(selection: Selection, order: int) -> Iterator[tuple[Factor, ...]]:
-    """Multisets of factors whose degrees may couple to an invariant that is even."""
+    """Multisets of factors that are chosen, or whose degrees may couple to an even invariant."""
+    if selection.chosen is not None:
+        for flat in selection.chosen[order - 2]:
+            yield tuple(zip(flat[0::2], flat[1::2], strict=True))
+        return
     channels = [
         element * selection.num_radial + n
         for element in range(selection.elements)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from mlip_jax.config import UserError
 from mlip_jax.descriptors.ace_basis import Neighborhood, projections
 from mlip_jax.descriptors.ace_functions import (
+    Chosen,
     Selection,
     orders,
     product_coefficients,
@@ -59,6 +60,8 @@ class PACE(nn.Module):
         n_max: radial functions of each order of products, from 1.
         l_max: highest degree of each order.
         degree: bound on `Σ (n + l)` of each order, n from 0; `None`: there is none.
+        chosen: for each order from 2, the functions that count, each as l and channel of its
+            factors, with channel `z max(n_max[1:]) + n` of element z; `None`: all in the bounds.
         embeddings: one for all elements, or one for each.
         energy_scale: eV per unit of the embedding; the force scale [eV/Å] of the data is a good
             one.
@@ -72,6 +75,7 @@ class PACE(nn.Module):
     n_max: tuple[int, ...] = (12, 5, 3, 1)
     l_max: tuple[int, ...] = (0, 3, 2, 1)
     degree: tuple[int, ...] | None = None
+    chosen: Chosen | None = None
     embeddings: tuple[Embedding, ...] = (Embedding(),)
     energy_scale: float | None = None
     spline: float | None = None
@@ -85,7 +89,7 @@ class PACE(nn.Module):
     def selection(self) -> Selection:
         """The functions of the expansion."""
         elements = len(self._checked_species())
-        return Selection(elements, self.n_max, self.l_max, self.degree).checked()
+        return Selection(elements, self.n_max, self.l_max, self.degree, self.chosen).checked()
 
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:

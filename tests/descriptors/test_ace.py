@@ -113,8 +113,8 @@ def test_products_are_those_of_the_whole_couplings():
     degrees, equal = (1, 1, 2, 2), (0, 0, 1, 1)
     point, other = np.random.default_rng(0).normal(size=(2, 3))
     vectors = [
-        np.concatenate(np.broadcast_arrays(*harmonic_components(*p, l)[l], np.ones(1))[:-1])
-        for p, l in ((point, 1), (other, 2))
+        np.concatenate(np.broadcast_arrays(*harmonic_components(x, y, z, l)[l], np.ones(1))[:-1])
+        for (x, y, z), l in ((point, 1), (other, 2))
     ]
     dense = couplings(degrees, equal)
     expected = np.einsum("pabcd,a,b,c,d->p", dense, vectors[0], vectors[0], vectors[1], vectors[1])
@@ -147,6 +147,18 @@ def test_products_of_an_order_are_products_of_its_factors():
     expected = np.prod(basis[order.factors], axis=1)
     found = jax.jit(lambda a: products(a, order))(basis)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_chosen_functions_are_a_part_of_all():
+    whole = Selection(1, (3, 2, 1), (0, 1, 1))
+    first, *_ = orders(whole)
+    chosen = tuple(tuple(sum(multiset, ())) for multiset in first.multisets[1:3])
+    part = Selection(1, (3, 2, 1), (0, 1, 1), None, (chosen, ())).checked()
+    assert sizes(part) == (3, 2, 0)
+    assert orders(part)[0].multisets == first.multisets[1:3]
+    for wrong in ((0, 0), (1, 0, 0, 0), (0, 0, 1, 0), (0, 0, 0, 2)):
+        with pytest.raises(UserError, match="chosen"):
+            Selection(1, (3, 2, 1), (0, 1, 1), None, ((wrong,), ())).checked()
 
 
 @pytest.mark.parametrize(

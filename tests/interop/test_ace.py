@@ -111,6 +111,26 @@ def test_pairs_of_harmonics_are_scalar_products(tmp_path):
         np.testing.assert_allclose(energies[i], 2.0 * 0.5 * product, rtol=1e-12)
 
 
+def test_files_that_leave_functions_out_say_which_they_have(tmp_path):
+    """The bounds hold six pairs of factors, the file one of them."""
+    potential = weights.read("ace", write(tmp_path))
+    assert potential.model.chosen == (((1, 0, 1, 1),),)
+    assert potential.variables["params"]["order_2"].shape == (1, 2, 1)
+    others = [PAIR.replace("mus: [0, 1]", f"mus: [{a}, {b}]") for a, b in ((0, 0), (1, 1))] + [
+        PAIR.replace("mus: [0, 1]", f"mus: [{a}, {b}]")
+        .replace("num_ms_combs: 2", "num_ms_combs: 1")
+        .replace(
+            "ls: [1, 1], ms_combs: [0, 0, 1, -1], ctildes: [0.5, -1.0]",
+            "ls: [0, 0], ms_combs: [0, 0], ctildes: [0.5]",
+        )
+        for a, b in ((0, 0), (0, 1), (1, 1))
+    ]
+    text = FILE.replace(f"    - {PAIR}\n", "".join(f"    - {p}\n" for p in [PAIR, *others]))
+    whole = weights.read("ace", write(tmp_path, text))
+    assert whole.model.chosen is None
+    assert whole.variables["params"]["order_2"].shape == (6, 2, 1)
+
+
 def test_an_import_survives_the_disk(tmp_path):
     potential = weights.read("ace", write(tmp_path))
     storage.save(potential, tmp_path / "potential")
@@ -142,6 +162,7 @@ def test_an_import_survives_the_disk(tmp_path):
         ("[0, 0, 1, -1]", "[0, 0, 1.5, -1]", r"line 15: .*expected integers"),
         ("ctildes: [0.5, -1.0]", "ctildes: [0.5]", r"line 15: .*ctildes: got 1 values; expected 2"),
         ("ctildes: [0.5, -1.0]", "ctildes: [0.5, 1.0]", "line 15: .*not make it invariant"),
+        ("ls: [1, 1]", "ls: [0, 1]", "line 15: .*m = .*"),
         ("rank: 2,", "rank: 2, ]", r"x.yace, line 15: .*damaged"),
     ],
 )
@@ -193,7 +214,7 @@ def test_published_files_in_single_precision(folder):
         assert errors[quantity] <= tolerance, (quantity, errors)
 
 
-def largest_errors(model, variables, folder, dtype=np.float64) -> dict[str, float]:
+def largest_errors(model, variables, folder, dtype: type = np.float64) -> dict[str, float]:
     """Of all structures of a folder, in one padded shape."""
     variables = jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
     structures = published.structures(folder)

@@ -20,7 +20,9 @@ def wigner(degree: int, turn: np.ndarray) -> np.ndarray:
     """Matrix of a rotation, from harmonics at random points."""
     points = np.random.default_rng(1).normal(size=(4 * degree + 4, 3))
     before, after = (
-        np.stack(np.broadcast_arrays(*harmonic_components(*p.T, degree)[degree]))
+        np.stack(
+            np.broadcast_arrays(*harmonic_components(p[:, 0], p[:, 1], p[:, 2], degree)[degree])
+        )
         for p in (points, points @ turn.T)
     )
     return np.linalg.lstsq(before.T, after.T, rcond=None)[0].T
