@@ -105,11 +105,10 @@ def tabulated(
 
 def smooth_step(x: Any, end: float, width: float, xp: ModuleType = jnp) -> Any:
     """Falls from 1 at `end - width` to 0 at `end`, twice continuously differentiable."""
-    t = 1.0 - 2.0 * (1.0 + (x - end) / width)
-    square = t * t
-    inner = 0.5 + 3.75 * t * (0.25 + square * (-1.0 / 6.0 + 0.05 * square))
-    where = xp.where(t.real < -1.0, 0.0, inner)
-    return xp.where(t.real > 1.0, 1.0, where)
+    t = (end - x) / width
+    above, below = t.real <= 0.0, t.real >= 1.0
+    t = xp.where(above | below, 0.0, t)
+    return xp.where(below, 1.0, t * t * t * (10.0 + t * (6.0 * t - 15.0)))
 
 
 def _analytic(r: Any, bond: Bond, number: int) -> list[Any]:

@@ -38,6 +38,9 @@ FORMS: dict[str, Form] = {
 
 T = TypeVar("T")
 
+_NARROWEST = 1e-6
+"""Range [eV] that stands for a step, of files whose `drho_core_cutoff` is zero."""
+
 
 def read(files: Sequence[Path]) -> Potential:
     """Reads a cluster expansion.
@@ -126,7 +129,7 @@ def _embedding(entry: Entry) -> Embedding:
         exponents=tuple(parameters[1::2].tolist()),
         form=_named(entry["npoti"], FORMS),
         core_cutoff=entry["rho_core_cutoff"].number(),
-        core_width=entry["drho_core_cutoff"].number(),
+        core_width=max(entry["drho_core_cutoff"].number(), _NARROWEST),
     )
 
 
