@@ -12,7 +12,7 @@ from mlip_jax.descriptors import ace_radial
 from mlip_jax.descriptors.ace_radial import Bond
 
 CUTOFF = 4.0
-NUMBER = 5
+NUMBER = 4
 R = np.array([0.3, 1.1, 2.3, 3.4, 3.97, 3.995])
 BONDS = {
     "cheb_exp_cos": Bond("cheb_exp_cos", CUTOFF, 3.0, 0.05),

@@ -62,7 +62,13 @@ def test_couplings_are_equivariant_orthonormal_and_symmetric(degrees, equal, tot
             np.testing.assert_allclose(np.swapaxes(found, i + 1, j + 1), found, atol=ROUNDING)
 
 
-@pytest.mark.parametrize(("degrees", "equal", "total"), CASES)
+@pytest.mark.parametrize(
+    ("degrees", "equal", "total"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow) if sum(case[0]) + case[2] > 7 else case
+        for case in CASES
+    ],
+)
 def test_couplings_are_all_there_are(degrees, equal, total):
     """Their number is the rank of the mean over all rotations and permutations."""
     shape = tuple(2 * l + 1 for l in (*degrees, *((total,) if total else ())))
