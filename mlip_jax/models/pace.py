@@ -105,7 +105,7 @@ class PACE(nn.Module):
         energies = map_atom_blocks(block, graph, vectors, element[graph.neighbors], element)
         return AtomOutputs(energies=energies)
 
-    def _parameters(self, dtype) -> tuple[Array, Array, list[Array]]:
+    def _parameters(self, dtype: jnp.dtype) -> tuple[Array, Array, list[Array]]:
         """Radial coefficients, coefficients of order 1, and those of products of each order."""
         selection = self.selection
         elements, number = selection.elements, len(self.embeddings[0].exponents)
@@ -123,7 +123,13 @@ class PACE(nn.Module):
         return radial, coefficients[0], tables
 
     def _energies(
-        self, vectors: Array, neighbor: Array, own: Array, radial, linear, tables
+        self,
+        vectors: Array,
+        neighbor: Array,
+        own: Array,
+        radial: Array,
+        linear: Array,
+        tables: list[Array],
     ) -> Float[Array, " atoms"]:
         selection = self.selection
         r = safe_norm(vectors)
