@@ -14,10 +14,10 @@ from jaxtyping import Float
 
 from mlip_jax import elements
 from mlip_jax.config import UserError
+from mlip_jax.config.documents import Entry, read_document
 from mlip_jax.descriptors.ace_functions import Selection
 from mlip_jax.descriptors.ace_radial import Bond, RadialName
 from mlip_jax.interop.weights import ctilde
-from mlip_jax.interop.weights.documents import Entry, read_document
 from mlip_jax.models.pace import PACE, Embedding
 from mlip_jax.nn.finnis_sinclair import Form
 from mlip_jax.potential import Potential

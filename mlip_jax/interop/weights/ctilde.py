@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from mlip_jax.config.documents import Entry
 from mlip_jax.descriptors.ace_functions import (
     Chosen,
     Factor,
@@ -15,7 +16,6 @@ from mlip_jax.descriptors.ace_functions import (
     sizes,
 )
 from mlip_jax.interop.weights import complex_products
-from mlip_jax.interop.weights.documents import Entry
 
 HIGHEST_ORDER = 8
 """Orders above this are refused: no file has them."""

@@ -14,8 +14,8 @@ import ruamel.yaml
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from mlip_jax import config
-from mlip_jax.config import UserError
+from mlip_jax.config.errors import UserError
+from mlip_jax.config.files import read_text
 
 
 class Entry:
@@ -119,7 +119,7 @@ def read_document(path: Path) -> Entry:
     Raises:
         UserError: where it cannot be read or is no YAML, naming the line.
     """
-    text = config.read_text(path)
+    text = read_text(path)
     try:
         node = ruamel.yaml.YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
