@@ -16,7 +16,8 @@ def import_(
 ) -> None:
     """Import a published potential; its numbers stay those of the program it was made for.
 
-    Formats: `snap` (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`).
+    Formats: `ace` (LAMMPS and pacemaker: `.yace`), `snap` (LAMMPS: `.snapcoeff`, `.snapparam` and,
+    for a hybrid with ZBL, `.snap`).
 
     For example
 

@@ -21,11 +21,13 @@ from mlip_jax import config, elements
 from mlip_jax.config import UserError
 
 MODELS = {
+    "ace": "mlip_jax.models.ace:ace",
     "behler_parrinello": "mlip_jax.models.behler_parrinello:behler_parrinello",
     "lennard_jones": "mlip_jax.models.pair:LennardJones",
     "local": "mlip_jax.models.local:Local",
     "morse": "mlip_jax.models.pair:Morse",
     "nequip": "mlip_jax.models.nequip:NequIP",
+    "pace": "mlip_jax.models.pace:PACE",
     "snap": "mlip_jax.models.snap:snap",
     "sum": "mlip_jax.models.sum:Sum",
     "zbl": "mlip_jax.models.pair:ZBL",
@@ -35,6 +37,8 @@ MODELS = {
 PARTS = {
     "acsf": "mlip_jax.descriptors.acsf:ACSF",
     "bispectrum": "mlip_jax.descriptors.bispectrum:Bispectrum",
+    "cluster_expansion": "mlip_jax.descriptors.ace:ClusterExpansion",
+    "finnis_sinclair": "mlip_jax.nn.finnis_sinclair:FinnisSinclair",
     "linear": "mlip_jax.nn.linear:Linear",
     "mlp": "mlip_jax.nn.mlp:ElementMLP",
     "quadratic": "mlip_jax.nn.linear:Quadratic",

@@ -14,6 +14,7 @@ _FUNCTIONS = {
 }
 
 PRESETS = {
+    "ace": {**_PAIR, "n_max": [3, 2, 1, 1], "l_max": [0, 2, 1, 1], "energy_scale": 0.1},
     "behler_parrinello": {**_ACSF, "hidden": [6], "energy_scale": 0.8},
     "lennard_jones": {**_PAIR, "epsilon": [0.1, 0.2, 0.15], "sigma": 1.6},
     "local": {
@@ -32,6 +33,20 @@ PRESETS = {
         "radial_mlp_width": 8,
         "avg_num_neighbors": 12.0,
         "energy_scale": 0.5,
+    },
+    "pace": {
+        "species": SPECIES,
+        "bonds": [
+            {"cutoff": CUTOFF, "core": [5.0, 1.2]},
+            {"cutoff": 3.0, "radial": "cheb_exp_cos", "parameter": 3.0},
+            {"cutoff": 3.1, "radial": "cheb_pow", "parameter": 3.0},
+            {"cutoff": CUTOFF},
+        ],
+        "num_basis": 4,
+        "n_max": [4, 2, 1],
+        "l_max": [0, 2, 1],
+        "embeddings": [{}, {"form": "smoothed", "core_cutoff": 40.0, "core_width": 39.5}],
+        "energy_scale": 0.1,
     },
     "snap": {
         **_PAIR,

@@ -1,0 +1,75 @@
+"""Sums of products of complex harmonics in terms of our couplings of real ones.
+
+Complex harmonics as in quantum mechanics, `Y_(l m) = (-1)^m (Y^c + i Y^s) / √2` for m > 0 and
+`Y_(l -m) = (-1)^m Y*_(l m)`; here the real Y^c and Y^s go with m and -m, and of a product the real
+part counts. Lysogorskiy et al. (2021), eq. 14 to 16.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from mlip_jax.descriptors.ace_functions import Factor, terms
+
+Component = tuple[int, ...]
+
+
+def in_couplings(
+    multiset: tuple[Factor, ...],
+    components: Sequence[Component],
+    coefficients: Float[np.ndarray, "components densities"],
+) -> tuple[Float[np.ndarray, "paths densities"], float]:
+    """Coefficients in our couplings of `Re Σ_m c_m Π Y_(l m)`, and the largest one left over.
+
+    Args:
+        multiset: sorted factors.
+        components: m of each factor, for every product.
+        coefficients: c of every product, for each of several sums.
+    """
+    degrees = tuple(l for l, _ in multiset)
+    equal = tuple(multiset.index(factor) for factor in multiset)
+    places, table, inverse = _couplings(degrees, equal)
+    zero = np.zeros(coefficients.shape[1])
+    found: dict[Component, np.ndarray] = {}
+    for component, values in zip(components, coefficients, strict=True):
+        for real, weight in _real_products(component, degrees, equal):
+            found[real] = found.get(real, zero) + weight * values
+    known = np.array([found.pop(place, zero) for place in places]).reshape(-1, len(zero))
+    ours = inverse @ known
+    rest = np.concatenate([np.ravel(table.T @ ours - known), *found.values()])
+    return ours, float(np.abs(rest).max(initial=0.0))
+
+
+@functools.cache
+def _couplings(
+    degrees: tuple[int, ...], equal: tuple[int, ...]
+) -> tuple[list[Component], np.ndarray, np.ndarray]:
+    """Products of our couplings, the couplings, and the inverse from products to couplings."""
+    components, table = terms(degrees, equal)
+    return [tuple(row) for row in components.tolist()], table, np.linalg.pinv(table.T)
+
+
+@functools.cache
+def _real_products(
+    component: Component, degrees: tuple[int, ...], equal: tuple[int, ...]
+) -> list[tuple[Component, float]]:
+    """The real part of a product as products of real harmonics (`l + m` each), with weights."""
+    choices = []
+    for m, l in zip(component, degrees, strict=True):
+        if m == 0:
+            choices.append([(l, 1.0)])
+        else:
+            half = (-1.0 if m > 0 and m % 2 else 1.0) / math.sqrt(2.0)
+            choices.append([(l + abs(m), half), (l - abs(m), half * (1j if m > 0 else -1j))])
+    result: dict[Component, float] = {}
+    for chosen in itertools.product(*choices):
+        weight = math.prod(complex(w) for _, w in chosen).real
+        if weight:
+            ordered = sorted(zip(equal, (place for place, _ in chosen), strict=True))
+            key = tuple(place for _, place in ordered)
+            result[key] = result.get(key, 0.0) + weight
+    return list(result.items())

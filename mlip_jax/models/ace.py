@@ -1,0 +1,48 @@
+"""ACE: the atomic cluster expansion × a form that is linear, or a function of linear densities.
+
+R. Drautz, Phys. Rev. B 99, 014104 (2019); with powers of several densities: Y. Lysogorskiy et al.,
+npj Comput. Mater. 7, 97 (2021). With learned radial functions: `models/pace.py`.
+"""
+
+from mlip_jax.descriptors.ace import ClusterExpansion
+from mlip_jax.descriptors.ace_radial import RadialName
+from mlip_jax.models.local import Local
+from mlip_jax.nn.finnis_sinclair import FinnisSinclair
+from mlip_jax.nn.linear import Linear
+
+
+def ace(
+    species: tuple[int, ...] | None = None,
+    cutoff: float = 5.0,
+    n_max: tuple[int, ...] = (12, 6, 4, 2),
+    l_max: tuple[int, ...] = (0, 4, 3, 2),
+    degree: tuple[int, ...] | None = None,
+    radial: RadialName = "bessel",
+    parameter: float = 5.25,
+    exponents: tuple[float, ...] | None = None,
+    energy_scale: float | None = None,
+) -> Local:
+    """A linear cluster expansion, or one of several densities.
+
+    Args:
+        species: atomic numbers; `None` takes those of the training data.
+        cutoff: Å.
+        n_max: radial functions of each order, from 1.
+        l_max: highest degree of each order; 0 for order 1.
+        degree: bound on `Σ (n + l)` of each order; `None`: there is none.
+        radial: the radial functions.
+        parameter: λ of their scaled distance.
+        exponents: of the densities, such as (1, 0.5); `None`: the energy is linear.
+        energy_scale: eV; `None` takes the force scale of the training data.
+    """
+    descriptor = ClusterExpansion(
+        species=species,
+        cutoff=cutoff,
+        n_max=n_max,
+        l_max=l_max,
+        degree=degree,
+        radial=radial,
+        parameter=parameter,
+    )
+    regressor = Linear() if exponents is None else FinnisSinclair(exponents)
+    return Local(descriptor, regressor, energy_scale=energy_scale)
