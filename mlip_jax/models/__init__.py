@@ -25,6 +25,7 @@ MODELS = {
     "lennard_jones": "mlip_jax.models.pair:LennardJones",
     "local": "mlip_jax.models.local:Local",
     "morse": "mlip_jax.models.pair:Morse",
+    "mtp": "mlip_jax.models.mtp:mtp",
     "nequip": "mlip_jax.models.nequip:NequIP",
     "snap": "mlip_jax.models.snap:snap",
     "sum": "mlip_jax.models.sum:Sum",
@@ -37,6 +38,7 @@ PARTS = {
     "bispectrum": "mlip_jax.descriptors.bispectrum:Bispectrum",
     "linear": "mlip_jax.nn.linear:Linear",
     "mlp": "mlip_jax.nn.mlp:ElementMLP",
+    "moment_tensors": "mlip_jax.descriptors.moment_tensor:MomentTensors",
     "quadratic": "mlip_jax.nn.linear:Quadratic",
     "symmetry_functions": "mlip_jax.descriptors.acsf:SymmetryFunctions",
 }

@@ -1,7 +1,7 @@
 """Local models: a descriptor of each atom's environment times a regressor.
 
-A descriptor is a linen module without parameters, `descriptor(graph) -> [atoms, features]`, with
-the attributes `species` and `cutoff` [Å]; where it knows the features of isolated atoms in advance,
+A descriptor is a linen module, `descriptor(graph) -> [atoms, features]`, with the attributes
+`species` and `cutoff` [Å], and parameters or none; where it knows the features of isolated atoms in advance,
 a method `isolated_features() -> [elements, features]` saves computing them. A regressor is a module
 `regressor(features, element [atoms], elements) -> [atoms]`. Any descriptor goes with any regressor.
 """
@@ -108,7 +108,8 @@ class Local(nn.Module):
             graphs: structures to take statistics of, in batches; all of one shape compile once.
         """
         species = _known_species(self.species)
-        describe = jax.jit(lambda graph: self.descriptor.apply({}, graph))
+        own = {kind: tree["descriptor"] for kind, tree in variables.items() if "descriptor" in tree}
+        describe = jax.jit(lambda graph: self.descriptor.apply(own, graph))
         statistics = [_Moments() for _ in species]
         for graph in graphs:
             features = np.asarray(describe(graph), dtype=np.float64)
