@@ -189,11 +189,11 @@ def _canonical(graph: Graph) -> Graph:
     kinds = [(vertex, sorted(near)) for vertex, near in zip(vertices, around, strict=True)]
     order = sorted(range(len(vertices)), key=kinds.__getitem__)
     alike = [tuple(group) for _, group in itertools.groupby(order, key=kinds.__getitem__)]
-    best = None
+    best: tuple[Edge, ...] | None = None
     for arrangement in itertools.product(*map(itertools.permutations, alike)):
         place = {i: k for k, i in enumerate(itertools.chain(*arrangement))}
-        moved = [(*sorted((place[i], place[j])), number) for i, j, number in edges]
-        candidate = tuple(sorted(moved))
+        moved = [(place[i], place[j], number) for i, j, number in edges]
+        candidate = tuple(sorted((min(i, j), max(i, j), number) for i, j, number in moved))
         if best is None or candidate < best:
             best = candidate
     return Graph(tuple(vertices[i] for i in order), best or ())

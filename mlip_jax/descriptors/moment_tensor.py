@@ -95,8 +95,8 @@ class MomentTensors(nn.Module):
             table = jnp.swapaxes(coefficients, 1, 2).reshape(number, self.radial_functions, -1)
             radial = jnp.einsum("ijb,imb->ijm", basis, table[own])
         some = r > 0.0  # Any unit vector does where there is none: the direction of x.
-        units = jnp.where(some[..., None], vectors, jnp.eye(3, dtype=r.dtype)[0])
-        units = units / jnp.where(some, r, 1.0)[..., None]
+        along_x = jnp.eye(1, 3, dtype=r.dtype)[None]
+        units = jnp.where(some[..., None], vectors, along_x) / jnp.where(some, r, 1.0)[..., None]
         wanted = self._schedule.basic
         highest = max(a + b + c for _, a, b, c in wanted)
         sums = jnp.einsum("ijm,ijk->imk", radial, monomials(units, highest))
@@ -199,6 +199,5 @@ def _evaluate(rows: Rows, values: Float[Array, "values atoms"]) -> Float[Array, 
 
 def _near_identity(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
     """f_μ is about the polynomial T_μ, with some noise that tells the pairs of elements apart."""
-    *pairs, functions, size = shape
-    noise = 0.1 * jax.random.normal(key, (*pairs, functions, size), dtype)
-    return jnp.eye(functions, size, dtype=dtype) + noise
+    identity = jnp.broadcast_to(jnp.eye(*shape[-2:], dtype=dtype)[None, None], shape)
+    return identity + 0.1 * jax.random.normal(key, shape, dtype)

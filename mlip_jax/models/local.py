@@ -1,9 +1,10 @@
 """Local models: a descriptor of each atom's environment times a regressor.
 
-A descriptor is a linen module, `descriptor(graph) -> [atoms, features]`, with the attributes
-`species` and `cutoff` [Å], and parameters or none; where it knows the features of isolated atoms in advance,
-a method `isolated_features() -> [elements, features]` saves computing them. A regressor is a module
-`regressor(features, element [atoms], elements) -> [atoms]`. Any descriptor goes with any regressor.
+A descriptor is a linen module, `descriptor(graph) -> [atoms, features]`, with parameters or none
+and the attributes `species` and `cutoff` [Å]; where it knows the features of isolated atoms in
+advance, whatever its parameters, a method `isolated_features() -> [elements, features]` saves
+computing them. A regressor is a module `regressor(features, element [atoms], elements) -> [atoms]`.
+Any descriptor goes with any regressor.
 """
 
 import dataclasses

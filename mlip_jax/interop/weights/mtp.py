@@ -136,7 +136,7 @@ def read_fields(path: Path) -> Fields:
 
 def _field(lines: Lines, fields: Fields, key: str, words: list[str]) -> Any:
     """The value of a keyword, checked against the counts before it."""
-    values = _split(words)
+    values = _split(lines, words, braces=key in COEFFICIENTS or key in TABLES)
     if key in TEXTS:
         if TEXTS[key] not in (None, " ".join(values)):
             raise lines.error(f"got {key} = {' '.join(values)}; only {TEXTS[key]} is supported")
@@ -169,15 +169,19 @@ def _radial(lines: Lines, fields: Fields) -> np.ndarray:
         if found != [f"{i}-{j}"]:
             raise lines.error(f"got {' '.join(found)[:40]!r}; expected the pair {i}-{j}")
         for function in range(functions):
-            values = _split(lines.next(f"radial function {function} of the pair {i}-{j}"))
+            words = lines.next(f"radial function {function} of the pair {i}-{j}")
+            values = _split(lines, words, braces=True)
             _check_size(lines, "radial_coeffs", values, size)
             table[i, j, function] = [lines.number(value) for value in values]
     return table
 
 
-def _split(words: list[str]) -> list[str]:
-    """Values without braces and commas."""
-    return re.findall(r"[^\s{},]+", " ".join(words))
+def _split(lines: Lines, words: list[str], braces: bool) -> list[str]:
+    """Values without braces and commas; braces, where expected, have to open and close."""
+    text = " ".join(words)
+    if braces and not (text.startswith("{") and text.count("{") == text.count("}")):
+        raise lines.error(f"got {text[:20]!r} … {text[-20:]!r}; expected a list in braces")
+    return re.findall(r"[^\s{},]+", text)
 
 
 def _count(lines: Lines, fields: Fields, key: str) -> int:
