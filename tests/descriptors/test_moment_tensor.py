@@ -129,7 +129,7 @@ def test_values_and_gradients_are_finite_at_every_distance():
     def evaluate(graph):
         def total(positions):
             moved = dataclasses.replace(graph, positions=positions)
-            return jnp.sum(descriptor.apply(variables, moved))
+            return jnp.sum(jnp.asarray(descriptor.apply(variables, moved)))
 
         return jax.value_and_grad(total)(graph.positions)
 

@@ -43,7 +43,7 @@ def expected(path: Path) -> list[dict[str, np.ndarray]]:
     ]
 
 
-def graphs(path: Path, cutoff: float, dtype=np.float64) -> Iterator[AtomicGraph]:
+def graphs(path: Path, cutoff: float, dtype: type = np.float64) -> Iterator[AtomicGraph]:
     """The structures as graphs of one padded shape, so that one compilation serves them."""
     found = structures(path)
     tight = [make_graph(structure, cutoff) for structure in found]

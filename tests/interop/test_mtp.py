@@ -49,7 +49,7 @@ moment_coeffs = {1.0, 2.0, 3.0, 4.0, 5.0}
 """
 
 
-def write(folder, text=TEXT):
+def write(folder, text: str | bytes = TEXT):
     path = folder / "x.mtp"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
