@@ -117,8 +117,10 @@ def schedule(level: int, max_moments: int) -> Schedule:
     stages = []
     for values in _by_depth(rules):
         values.sort(key=lambda value: len(rules[value]))
-        groups = itertools.groupby(values, key=lambda value: len(rules[value]))
-        stages.append(tuple(_rows([rules[value] for value in group], index) for _, group in groups))
+        groups = itertools.groupby(values, key=lambda value: _padded(len(rules[value])))
+        stages.append(
+            tuple(_rows([rules[value] for value in group], size, index) for size, group in groups)
+        )
         index |= {value: len(index) + i for i, value in enumerate(values)}
     places = np.array([index[value] for value in wanted], dtype=np.int32)
     return Schedule(tuple(value[0].vertices[0] for value in basic), tuple(stages), places)
@@ -140,15 +142,16 @@ def products(graph: Graph) -> Counter[Product]:
                 vertices[i][axis] += count
                 vertices[j][axis] += count
         opened = Graph(tuple((v[0], v[1], v[2], v[3]) for v in vertices), graph.edges)
-        result[_sorted_pair(_part(opened, first), _part(opened, second))] += terms
+        a, b = sorted((_part(opened, first), _part(opened, second)))
+        result[a, b] += terms
     return result
 
 
 def _connected(level: int, max_moments: int) -> list[Graph]:
     """Connected graphs without free indices, each once, by level and number of moments.
 
-    From single vertices by adding edges, and vertices with one edge: all come up, as a connected
-    graph without one of its vertices, well chosen, is connected.
+    From single vertices by adding edges, and vertices with one edge: all come up, as every
+    connected graph has a vertex without which it is connected.
     """
     found = {Graph(((mu, 0, 0, 0),), ()): None for mu in range((level - 2) // 4 + 1)}
     grown = list(found)
@@ -240,10 +243,6 @@ def _inner_edges(edges: tuple[Edge, ...], vertices: tuple[int, ...]) -> tuple[Ed
     return tuple((place[i], place[j], m) for i, j, m in edges if i in place and j in place)
 
 
-def _sorted_pair(a: Graph, b: Graph) -> Product:
-    return (a, b) if a <= b else (b, a)
-
-
 @functools.cache
 def _directions(number: int) -> tuple[tuple[int, int, int], ...]:
     """Ways to give so many indices the directions x, y, z."""
@@ -253,7 +252,6 @@ def _directions(number: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def _components(order: int) -> int:
-    """Of a symmetric tensor."""
     return (order + 1) * (order + 2) // 2
 
 
@@ -283,8 +281,22 @@ def _by_depth(rules: dict[Scalar, Counter[tuple[Scalar, Scalar]]]) -> list[list[
     return stages
 
 
-def _rows(rules: list[Counter[tuple[Scalar, Scalar]]], index: dict[Scalar, int]) -> Rows:
-    """Rules with the same number of terms as arrays."""
-    pairs = np.array([[(index[a], index[b]) for a, b in rule] for rule in rules], dtype=np.int32)
-    coefficients = np.array([list(rule.values()) for rule in rules], dtype=np.float64)
+def _padded(terms: int) -> int:
+    """A few numbers of terms for all rows, so that programs stay small: 1, 3, 6, 10, 15, 21, ….
+
+    These numbers of components are by far the most frequent, so that little is padded.
+    """
+    order = 0
+    while _components(order) < terms:
+        order += 1
+    return _components(order)
+
+
+def _rows(rules: list[Counter[tuple[Scalar, Scalar]]], size: int, index: dict[Scalar, int]) -> Rows:
+    """Rules of up to so many terms as arrays; coefficients 0 fill up."""
+    pairs = np.zeros((len(rules), size, 2), dtype=np.int32)
+    coefficients = np.zeros((len(rules), size))
+    for k, rule in enumerate(rules):
+        pairs[k, : len(rule)] = [(index[a], index[b]) for a, b in rule]
+        coefficients[k, : len(rule)] = list(rule.values())
     return Rows(pairs[..., 0], pairs[..., 1], coefficients)
