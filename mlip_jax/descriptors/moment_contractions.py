@@ -282,7 +282,7 @@ def _by_depth(rules: dict[Scalar, Counter[tuple[Scalar, Scalar]]]) -> list[list[
 
 
 def _padded(terms: int) -> int:
-    """A few numbers of terms, the most frequent ones, so that programs stay small: 1, 3, 6, 10, …."""
+    """A few numbers of terms, the most frequent, so that programs stay small: 1, 3, 6, 10, …."""
     order = 0
     while _components(order) < terms:
         order += 1
