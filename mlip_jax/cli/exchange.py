@@ -13,15 +13,21 @@ def import_(
     format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="Such as snap.")],
     files: Annotated[list[Path], typer.Argument(help="Files of the published potential.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the potential.")],
+    species: Annotated[
+        str | None, typer.Option(help="Elements such as Mo,W, where the files only number them.")
+    ] = None,
 ) -> None:
     """Import a published potential; its numbers stay those of the program it was made for.
 
-    Formats: `ace` (LAMMPS and pacemaker: `.yace`), `snap` (LAMMPS: `.snapcoeff`, `.snapparam` and,
-    for a hybrid with ZBL, `.snap`).
+    Formats: `ace` (LAMMPS and pacemaker: `.yace`), `mtp` (MLIP: one `.mtp` or `.almtp`, with
+    `--species` in the order of the file), `snap` (LAMMPS: `.snapcoeff`, `.snapparam` and, for a
+    hybrid with ZBL, `.snap`).
 
     For example
 
         mlip-jax import snap Ta06A.snapcoeff Ta06A.snapparam Ta06A.snap -o potentials/ta
+
+        mlip-jax import mtp fitted.mtp --species Nb,Mo,Ta,W -o potentials/nbmotaw
 
         mlip-jax evaluate potentials/ta structures.extxyz
     """
@@ -29,7 +35,8 @@ def import_(
     from mlip_jax import elements, storage
     from mlip_jax.interop import weights
 
-    potential = weights.read(format_name, files)
+    names = None if species is None else [name.strip() for name in species.split(",")]
+    potential = weights.read(format_name, files, names)
     storage.save(potential, output)
     typer.echo(
         f"{format_name} potential for {', '.join(elements.symbols(sorted(potential.species)))}: "

@@ -26,6 +26,7 @@ MODELS = {
     "lennard_jones": "mlip_jax.models.pair:LennardJones",
     "local": "mlip_jax.models.local:Local",
     "morse": "mlip_jax.models.pair:Morse",
+    "mtp": "mlip_jax.models.mtp:mtp",
     "nequip": "mlip_jax.models.nequip:NequIP",
     "pace": "mlip_jax.models.pace:PACE",
     "snap": "mlip_jax.models.snap:snap",
@@ -41,6 +42,7 @@ PARTS = {
     "finnis_sinclair": "mlip_jax.nn.finnis_sinclair:FinnisSinclair",
     "linear": "mlip_jax.nn.linear:Linear",
     "mlp": "mlip_jax.nn.mlp:ElementMLP",
+    "moment_tensors": "mlip_jax.descriptors.moment_tensor:MomentTensors",
     "quadratic": "mlip_jax.nn.linear:Quadratic",
     "symmetry_functions": "mlip_jax.descriptors.acsf:SymmetryFunctions",
 }

@@ -1,9 +1,10 @@
 """Local models: a descriptor of each atom's environment times a regressor.
 
-A descriptor is a linen module without parameters, `descriptor(graph) -> [atoms, features]`, with
-the attributes `species` and `cutoff` [Å]; where it knows the features of isolated atoms in advance,
-a method `isolated_features() -> [elements, features]` saves computing them. A regressor is a module
-`regressor(features, element [atoms], elements) -> [atoms]`. Any descriptor goes with any regressor.
+A descriptor is a linen module, `descriptor(graph) -> [atoms, features]`, with parameters or none
+and the attributes `species` and `cutoff` [Å]; where it knows the features of isolated atoms in
+advance, whatever its parameters, a method `isolated_features() -> [elements, features]` saves
+computing them. A regressor is a module `regressor(features, element [atoms], elements) -> [atoms]`.
+Any descriptor goes with any regressor.
 """
 
 import dataclasses
@@ -128,7 +129,8 @@ class Local(nn.Module):
             graphs: structures to take statistics of, in batches; all of one shape compile once.
         """
         species = _known_species(self.species)
-        describe = jax.jit(lambda graph: self.descriptor.apply({}, graph))
+        own = {kind: tree["descriptor"] for kind, tree in variables.items() if "descriptor" in tree}
+        describe = jax.jit(lambda graph: self.descriptor.apply(own, graph))
         statistics = [_Moments() for _ in species]
         for graph in graphs:
             features = np.asarray(describe(graph), dtype=np.float64)

@@ -1,38 +1,52 @@
-"""Published potentials with the numbers of the programs they were made for, in `../shared`."""
+"""Published potentials beside the repository, and what the programs they were made for say of them.
+
+A folder `reference/FAMILY/NAME` holds the files of a potential and `expected.npz`: structures and
+numbers of the reference program in float64.
+"""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from mlip_jax.data.collate import Bucket, make_graph
 from mlip_jax.data.structure import Structure
+from mlip_jax.graph import AtomicGraph
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("MLIP_JAX_SHARED", ROOT / "../shared"))
+REASON = f"no reference values in {SHARED / 'reference'}"
 
 
 def potentials(family: str) -> list[Path]:
-    """Folders of the potentials of a family, such as `hdnnp`; none where `../shared` is absent."""
+    """Folders of the potentials of a family; none where there are no reference values."""
     return sorted(path for path in (SHARED / "reference" / family).glob("*") if path.is_dir())
 
 
 def structures(path: Path) -> list[Structure]:
-    """The structures of a potential's folder."""
+    """Structures that the reference program was given."""
+    arrays = np.load(path / "expected.npz")
+    keys = ("numbers", "positions", "cell", "pbc")
     return [
-        Structure(*(values[key] for key in ("numbers", "positions", "cell", "pbc")))
-        for values in expected(path)
+        Structure(*(arrays[f"s{i}_{key}"] for key in keys))
+        for i in range(int(arrays["n_structures"]))
     ]
 
 
-def expected(path: Path) -> list[dict[str, Any]]:
-    """What the program gave for each structure, by name."""
-    with np.load(path / "expected.npz") as arrays:
-        return [
-            {
-                name.removeprefix(prefix): arrays[name]
-                for name in arrays.files
-                if name.startswith(prefix)
-            }
-            for prefix in (f"s{i}_" for i in range(int(arrays["n_structures"])))
-        ]
+def expected(path: Path) -> list[dict[str, np.ndarray]]:
+    """Results of each structure, by name: `energy`, `energies`, `forces`, `stress`, …."""
+    arrays = np.load(path / "expected.npz")
+    return [
+        {key.partition("_")[2]: arrays[key] for key in arrays if key.startswith(f"s{i}_")}
+        for i in range(int(arrays["n_structures"]))
+    ]
+
+
+def graphs(path: Path, cutoff: float, dtype: type = np.float64) -> Iterator[AtomicGraph]:
+    """The structures as graphs of one padded shape, so that one compilation serves them."""
+    found = structures(path)
+    tight = [make_graph(structure, cutoff) for structure in found]
+    atoms = max(graph.num_atoms for graph in tight)
+    bucket = Bucket(1, -(-atoms // 8) * 8, max(g.max_neighbors for g in tight), block=8)
+    return (make_graph(structure, cutoff, dtype=dtype, bucket=bucket) for structure in found)

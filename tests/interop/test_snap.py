@@ -1,6 +1,5 @@
 """SNAP files: what is read, what is refused, and the numbers of LAMMPS."""
 
-import os
 from pathlib import Path
 
 import jax
@@ -9,16 +8,10 @@ import pytest
 
 from mlip_jax import storage
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import Bucket, make_graph
-from mlip_jax.data.structure import Structure
 from mlip_jax.interop import weights
 from mlip_jax.models.sum import Sum
 from mlip_jax.potential import predict_fn
-
-ROOT = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("MLIP_JAX_SHARED", ROOT / "../shared"))
-REFERENCE = SHARED / "reference/snap"
-FOLDERS = sorted(path.name for path in REFERENCE.glob("*") if path.is_dir())
+from tests.interop import published
 
 TOLERANCES = {"InP_JCPA2020": 1e-8}
 """Of forces [eV/Å] and stress [eV/Å^3], relative to the largest force; 1e-11 where not listed.
@@ -118,40 +111,25 @@ def test_files_and_formats_that_lack_are_named(tmp_path):
 
 
 @pytest.mark.reference
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"no reference values in {REFERENCE}")
-@pytest.mark.parametrize("name", FOLDERS)
-def test_published_files_give_the_numbers_of_lammps(name):
-    files = [f for f in (REFERENCE / name).iterdir() if f.suffix.startswith(".snap")]
+@pytest.mark.skipif(not published.potentials("snap"), reason=published.REASON)
+@pytest.mark.parametrize("folder", published.potentials("snap"), ids=lambda folder: folder.name)
+def test_published_files_give_the_numbers_of_lammps(folder):
+    files = [f for f in folder.iterdir() if f.suffix.startswith(".snap")]
     potential = weights.read("snap", files)
-    expected = np.load(REFERENCE / name / "expected.npz")
-    structures = [structure_of(expected, i) for i in range(int(expected["n_structures"]))]
     snap = potential.model.terms[0] if isinstance(potential.model, Sum) else potential.model
-    cutoff = potential.model.cutoff
-    graphs = [make_graph(structure, cutoff) for structure in structures]
-    # One padded shape for all, so that one compilation serves them.
-    atoms = max(graph.num_atoms for graph in graphs)
-    bucket = Bucket(1, -(-atoms // 8) * 8, max(g.max_neighbors for g in graphs), block=8)
     describe = jax.jit(lambda graph: snap.descriptor.apply({}, graph))
     predict = jax.jit(predict_fn(potential.model))
-    for i, structure in enumerate(structures):
-        graph = make_graph(structure, cutoff, dtype=np.float64, bucket=bucket)
-        number = structure.num_atoms
-        published = expected[f"s{i}_bispectrum"]
-        np.testing.assert_allclose(describe(graph)[:number], published, atol=1e-9)
+    graphs = published.graphs(folder, potential.model.cutoff)
+    for expected, graph in zip(published.expected(folder), graphs, strict=True):
+        number = len(expected["numbers"])
+        np.testing.assert_allclose(describe(graph)[:number], expected["bispectrum"], atol=1e-9)
         prediction = predict(potential.variables, graph)
-        symbols = structure.atomic_numbers.tolist()
+        symbols = expected["numbers"].tolist()
         energy = prediction.energy[0] + sum(potential.reference_energies[z] for z in symbols)
-        np.testing.assert_allclose(energy, expected[f"s{i}_energy"], rtol=1e-12, atol=1e-12)
-        tolerance = TOLERANCES.get(name, 1e-11) * max(1.0, np.abs(expected[f"s{i}_forces"]).max())
+        np.testing.assert_allclose(energy, expected["energy"], rtol=1e-12, atol=1e-12)
+        tolerance = TOLERANCES.get(folder.name, 1e-11) * max(1.0, np.abs(expected["forces"]).max())
         forces = prediction.forces[:number]
-        np.testing.assert_allclose(forces, expected[f"s{i}_forces"], rtol=0, atol=tolerance)
-        if f"s{i}_stress" in expected:
-            stress = expected[f"s{i}_stress"]
-            np.testing.assert_allclose(prediction.stress[0], stress, rtol=0, atol=tolerance)
-
-
-def structure_of(expected, index: int) -> Structure:
-    numbers, positions, cell, pbc = (
-        expected[f"s{index}_{key}"] for key in ("numbers", "positions", "cell", "pbc")
-    )
-    return Structure(numbers, positions, cell, pbc)
+        np.testing.assert_allclose(forces, expected["forces"], rtol=0, atol=tolerance)
+        if "stress" in expected:
+            stress = prediction.stress[0]
+            np.testing.assert_allclose(stress, expected["stress"], rtol=0, atol=tolerance)

@@ -24,6 +24,7 @@ PRESETS = {
         "scaling": "minmax",
     },
     "morse": {**_PAIR, "distance": [1.4, 1.6, 2.2], "trainable": False},
+    "mtp": {**_PAIR, "level": 8, "radial_basis_size": 4, "energy_scale": 0.2},
     "nequip": {
         **_PAIR,
         "num_layers": 2,

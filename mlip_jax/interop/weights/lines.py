@@ -14,11 +14,15 @@ class Lines:
     Args:
         path: of the file.
         join: mark at the end of a line that the next one continues.
+        end: beginning of a line that ends the text; binary data may follow.
     """
 
-    def __init__(self, path: Path, join: str | None = None):
+    def __init__(self, path: Path, join: str | None = None, end: str | None = None):
         try:
-            text = path.read_text(encoding="utf-8")
+            data = path.read_bytes()
+            if end is not None:
+                data = data.partition(b"\n" + end.encode())[0]
+            text = data.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: cannot be read ({error}).") from error
         self.path = path
