@@ -6,7 +6,9 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import Array, Float
 
-from mlip_jax.descriptors.symmetry_functions import Angular, EnvelopeName, Radial, evaluate
+from mlip_jax.descriptors import envelopes
+from mlip_jax.descriptors.envelopes import EnvelopeName
+from mlip_jax.descriptors.symmetry_functions import Angular, Radial, evaluate
 from mlip_jax.graph import AtomicGraph
 
 
@@ -18,12 +20,14 @@ class SymmetryFunctions(nn.Module):
         angular: G4 and G5 functions.
         species: atomic numbers.
         envelope: cutoff function.
+        plateau: share of the cutoff below which the cutoff function is 1.
     """
 
     radial: tuple[Radial, ...]
     angular: tuple[Angular, ...] = ()
     species: tuple[int, ...] | None = None
     envelope: EnvelopeName = "cosine"
+    plateau: float = 0.0
 
     @property
     def cutoff(self) -> float:
@@ -37,7 +41,8 @@ class SymmetryFunctions(nn.Module):
 
     def __call__(self, graph: AtomicGraph) -> Float[Array, "atoms features"]:
         """Symmetry functions of every atom, in the order of the list."""
-        return evaluate(graph, self.radial, self.angular, self.species, self.envelope)
+        envelope = envelopes.named(self.envelope, self.plateau)
+        return evaluate(graph, self.radial, self.angular, self.species, envelope)
 
 
 class ACSF(nn.Module):
@@ -87,7 +92,8 @@ class ACSF(nn.Module):
 
     def __call__(self, graph: AtomicGraph) -> Float[Array, "atoms features"]:
         """Symmetry functions of every atom, radial before angular."""
-        return evaluate(graph, self.radial, self.angular, self.species, self.envelope)
+        envelope = envelopes.named(self.envelope)
+        return evaluate(graph, self.radial, self.angular, self.species, envelope)
 
 
 def radial_grid(number: int, inner: float, cutoff: float) -> tuple[Radial, ...]:

@@ -102,7 +102,7 @@ def wide_from_moments(
     Args:
         units: unit vectors to the neighbours.
         weights: w_a(r_ij), zero beyond the cutoff and in padded slots.
-        elements: one-hot element of each neighbour.
+        elements: one-hot element of each neighbour; or one column of factors, one for each.
         shapes: (λ, ζ) with integer ζ.
     """
     degree = max(int(zeta) for _, zeta in shapes)
@@ -116,7 +116,9 @@ def wide_from_moments(
     basis = harmonics(units, degree)
     by_element = _by_element(weights, elements)
     moments = jnp.einsum("ihj,ijea->ieah", basis, by_element, precision="highest")
-    squares = jnp.einsum("ija,ije->iea", weights * weights, elements, precision="highest")
+    squares = jnp.einsum(
+        "ija,ije->iea", weights * weights, elements * elements, precision="highest"
+    )
     sums = []
     for e, f in element_pairs(num_elements):
         products = moments[:, e] * moments[:, f]
@@ -142,7 +144,7 @@ def from_triplets(
         distances: their lengths [Å], positive.
         weights: w_a(r_ij), zero beyond the cutoff and in padded slots.
         third: w_a(r_jk), zero for j = k; `None` for wide functions.
-        elements: one-hot element of each neighbour.
+        elements: as in `wide_from_moments`.
         shapes: (λ, ζ).
     """
     units = vectors / distances[..., None]
@@ -182,8 +184,6 @@ def third_sides(
 
 
 def _by_element(weights: Array, elements: Array) -> Array:
-    if elements.shape[-1] == 1:
-        return weights[:, :, None, :]
     return weights[:, :, None, :] * elements[..., None]
 
 

@@ -1,10 +1,12 @@
 """Cutoff functions of symmetry functions: 1 at r = 0, 0 from the cutoff on."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+EnvelopeName = Literal["cosine", "tanh_cubed", "polynomial"]
 Envelope = Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]
 
 
@@ -30,3 +32,14 @@ ENVELOPES: dict[str, Envelope] = {
     "tanh_cubed": tanh_cubed,
     "polynomial": polynomial,
 }
+
+
+def named(name: EnvelopeName, plateau: float = 0.0) -> Envelope:
+    """The envelope of a name; with a plateau it is 1 up to that share of the cutoff.
+
+    Beyond the plateau α it is a function of `(x - α) / (1 - α)`; Singraber et al. (2019), eq. 7.
+    """
+    function = ENVELOPES[name]
+    if plateau == 0.0:
+        return function
+    return lambda x: function(jnp.where(x > plateau, (x - plateau) / (1.0 - plateau), 0.0))

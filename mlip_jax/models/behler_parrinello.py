@@ -16,7 +16,7 @@ def behler_parrinello(
     zetas: tuple[int, ...] = (1, 2, 4, 8),
     angular_cutoff: float | None = None,
     hidden: tuple[int, ...] = (64, 64),
-    activation: str = "tanh",
+    activation: str | tuple[str, ...] = "tanh",
     energy_scale: float | None = None,
 ) -> Local:
     """A Behler-Parrinello network on an automatic grid of symmetry functions.
@@ -29,7 +29,7 @@ def behler_parrinello(
         zetas: exponents ζ.
         angular_cutoff: Å; `None` stands for `cutoff`.
         hidden: widths of the hidden layers.
-        activation: see `mlip_jax.nn.mlp.ACTIVATIONS`.
+        activation: see `mlip_jax.nn.mlp.ElementMLP`.
         energy_scale: eV; `None` takes the force scale of the training data.
     """
     descriptor = ACSF(

@@ -8,6 +8,7 @@ from mlip_jax import config
 from mlip_jax.potential import Potential
 
 FORMATS = {
+    "n2p2": "mlip_jax.interop.weights.n2p2",
     "snap": "mlip_jax.interop.weights.snap",
 }
 """Names of formats and the modules that read them."""
