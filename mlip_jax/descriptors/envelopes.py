@@ -11,8 +11,11 @@ Envelope = Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]
 
 
 def cosine(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`(cos(πx) + 1) / 2` of x = r / cutoff, C1 at x = 1; Behler & Parrinello (2007), eq. 4."""
-    return jnp.where(x < 1.0, 0.5 * (jnp.cos(jnp.pi * x) + 1.0), 0.0)
+    """`(cos(πx) + 1) / 2` of x = r / cutoff, C1 at x = 1; Behler & Parrinello (2007), eq. 4.
+
+    Written as a square, which does not cancel near the cutoff.
+    """
+    return jnp.where(x < 1.0, jnp.cos(0.5 * jnp.pi * x) ** 2, 0.0)
 
 
 def tanh_cubed(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
