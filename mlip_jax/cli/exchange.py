@@ -10,13 +10,19 @@ from mlip_jax.cli.process import Precision
 
 
 def import_(
-    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="Such as snap.")],
+    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="n2p2 or snap.")],
     files: Annotated[list[Path], typer.Argument(help="Files of the published potential.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the potential.")],
+    length: Annotated[
+        str | None, typer.Option(help="Unit of the files, where they do not say: bohr, angstrom.")
+    ] = None,
+    energy: Annotated[str | None, typer.Option(help="Likewise: hartree, eV.")] = None,
 ) -> None:
     """Import a published potential; its numbers stay those of the program it was made for.
 
-    Formats: `snap` (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`).
+    Formats: `n2p2` (and RuNNer: `input.nn`, `scaling.data`, `weights.*.data`; bohr and hartree
+    where nothing else is said); `snap` (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with
+    ZBL, `.snap`).
 
     For example
 
@@ -28,7 +34,9 @@ def import_(
     from mlip_jax import elements, storage
     from mlip_jax.interop import weights
 
-    potential = weights.read(format_name, files)
+    units = {"length": length, "energy": energy}
+    given = {key: unit for key, unit in units.items() if unit is not None}
+    potential = weights.read(format_name, files, **given)
     storage.save(potential, output)
     typer.echo(
         f"{format_name} potential for {', '.join(elements.symbols(sorted(potential.species)))}: "

@@ -10,10 +10,11 @@ where the factor in brackets belongs to narrow functions; Behler (2011), eqs. 9 
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 AngularShapes = tuple[tuple[float, float], ...]
 """(λ, ζ) of each angular function."""
@@ -129,58 +130,68 @@ def wide_from_moments(
     return jnp.stack(sums, axis=1)
 
 
-def from_triplets(
+def from_pairs(
     vectors: Float[Array, "atoms neighbors 3"],
     distances: Float[Array, "atoms neighbors"],
-    weights: Float[Array, "atoms neighbors weights"],
-    third: Float[Array, "atoms neighbors neighbors weights"] | None,
+    weights: Float[Array, "atoms weights neighbors"],
+    third: Callable[[Array], Array] | None,
     elements: Float[Array, "atoms neighbors elements"],
     shapes: AngularShapes,
 ) -> Float[Array, "atoms pairs weights shapes"]:
     """Narrow functions, and wide ones of any ζ ≥ 1, from all pairs of neighbours.
 
+    Neighbour j meets neighbour j + d, modulo their number k, for d = 1 … k/2: every pair once, and
+    with contiguous rows.
+
     Args:
         vectors: r_ij [Å].
         distances: their lengths [Å], positive.
         weights: w_a(r_ij), zero beyond the cutoff and in padded slots.
-        third: w_a(r_jk), zero for j = k; `None` for wide functions.
+        third: `r_jk [atoms, *] -> w_a(r_jk) [atoms, weights, *]`; `None` for wide functions.
         elements: as in `wide_from_moments`.
         shapes: (λ, ζ).
     """
-    units = vectors / distances[..., None]
-    cosines = jnp.einsum("ijd,ikd->ijk", units, units, precision="highest")
-    functions = jnp.stack([_power(cosines, lam, zeta) for lam, zeta in shapes], axis=-1)
-    products = weights[:, :, None, :] * weights[:, None, :, :]
+    here, there = _meetings(jnp.swapaxes(vectors, 1, 2))
+    near, far = _meetings(distances)
+    cosines = jnp.sum(here * there, axis=1) / (near * far)
+    functions = jnp.stack([_power(cosines, lam, zeta) for lam, zeta in shapes], axis=1)
+    first, second = _meetings(weights)
+    products = first * second * _once(distances.shape[1], weights.dtype)
     if third is not None:
-        products = products * third
-    distinct = 1.0 - jnp.eye(distances.shape[1], dtype=weights.dtype)
-    sums = []
-    for e, f in element_pairs(elements.shape[-1]):
-        chosen = distinct[None] * elements[:, :, None, e] * elements[:, None, :, f]
-        chosen = 0.5 * chosen if e == f else chosen
-        sums.append(
-            jnp.einsum(
-                "ijka,ijkz->iaz", products * chosen[..., None], functions, precision="highest"
-            )
-        )
-    return jnp.stack(sums, axis=1)
+        difference = here - there
+        squares = jnp.sum(difference * difference, axis=1)
+        apart = squares > 0.0
+        products = products * third(jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1.0)), 0.0))
+    number = elements.shape[-1]
+    mine, other = _meetings(jnp.swapaxes(elements, 1, 2))
+    chosen = [
+        mine[:, e] * other[:, f] + (mine[:, f] * other[:, e] if e != f else 0.0)
+        for e, f in element_pairs(number)
+    ]
+    return jnp.stack(
+        [
+            jnp.einsum("iadj,izdj->iaz", products * c[:, None], functions, precision="highest")
+            for c in chosen
+        ],
+        axis=1,
+    )
 
 
-def third_sides(
-    vectors: Float[Array, "atoms neighbors 3"], inside: Bool[Array, "atoms neighbors"], far: float
-) -> Float[Array, "atoms neighbors neighbors"]:
-    """Distances r_jk [Å] between neighbours; `far`, a constant, where either is outside or j = k.
+def _meetings(values: Array) -> tuple[Array, Array]:
+    """Values of both neighbours of every pair, `[..., d, j]`, of values `[..., neighbors]`."""
+    number = values.shape[-1]
+    turns = number // 2
+    repeated = jnp.tile(values, (turns + 1,))[..., 1 : 1 + turns * (number + 1)]
+    other = repeated.reshape((*values.shape[:-1], turns, number + 1))[..., :number]
+    return values[..., None, :], other
 
-    Args:
-        vectors: r_ij [Å].
-        inside: neighbours that count.
-        far: Å, at or beyond the cutoff.
-    """
-    difference = vectors[:, :, None, :] - vectors[:, None, :, :]
-    squares = jnp.sum(difference * difference, axis=-1)
-    distinct = ~jnp.eye(vectors.shape[1], dtype=bool)
-    valid = inside[:, :, None] & inside[:, None, :] & distinct[None] & (squares > 0.0)
-    return jnp.sqrt(jnp.where(valid, squares, far * far))
+
+def _once(number: int, dtype) -> Array:
+    """Factors `[1, 1, d, 1]`: where k is even, the last d meets every pair twice."""
+    factors = np.ones(number // 2)
+    if number % 2 == 0 and number:
+        factors[-1] = 0.5
+    return jnp.asarray(factors[None, None, :, None], dtype)
 
 
 def _by_element(weights: Array, elements: Array) -> Array:

@@ -115,19 +115,22 @@ def evaluate(
 
 
 def radial_weights(
-    distances: Float[Array, "*batch"], weights: tuple[Weight, ...], envelope: Envelope
-) -> Float[Array, "*batch weights"]:
-    """`exp(-η (r - r_s)²) f(r)` of distances r [Å] for each (η, r_s, cutoff)."""
-    shape = (1,) * distances.ndim + (len(weights),)
+    distances: Float[Array, "*batch"],
+    weights: tuple[Weight, ...],
+    envelope: Envelope,
+    axis: int = -1,
+) -> Float[Array, "..."]:
+    """`exp(-η (r - r_s)²) f(r)` of distances r [Å] for each (η, r_s, cutoff), along a new axis."""
+    r = jnp.expand_dims(distances, axis)
+    shape = [1] * r.ndim
+    shape[axis] = len(weights)
     eta, shift, cutoff = (
-        jnp.asarray(np.array(column).reshape(shape), distances.dtype)
+        jnp.asarray(np.array(column).reshape(shape), r.dtype)
         for column in zip(*weights, strict=True)
     )
-    r = distances[..., None]
-    same_cutoff = len({w[2] for w in weights}) == 1
-    return jnp.exp(-eta * (r - shift) ** 2) * envelope(
-        r / (cutoff[..., :1] if same_cutoff else cutoff)
-    )
+    if len({w[2] for w in weights}) == 1:
+        return jnp.exp(-eta * (r - shift) ** 2) * envelope(r / weights[0][2])
+    return jnp.exp(-eta * (r - shift) ** 2) * envelope(r / cutoff)
 
 
 Form = Literal["radial", "moments", "wide", "narrow"]
@@ -230,20 +233,22 @@ def _features_fn(
 def _table(group: _Group, vectors: Array, counts: Array, envelope: Envelope) -> Array:
     """All features of a group, `[atoms, features]`, in the order of its keys."""
     r = safe_norm(vectors)
-    weights = radial_weights(r, group.weights, envelope)
-    positive = jnp.where(r > 0.0, r, 1.0)
     if group.form == "radial":
+        weights = radial_weights(r, group.weights, envelope)
         table = jnp.einsum("ijw,ije->iwe", weights, counts, precision="highest")
-    elif group.form == "moments":
+        return table.reshape((table.shape[0], -1))
+    positive = jnp.where(r > 0.0, r, 1.0)
+    if group.form == "moments":
+        weights = radial_weights(r, group.weights, envelope)
         units = vectors / positive[..., None]
         table = angles.wide_from_moments(units, weights, counts, group.shapes)
-    else:
-        third = None
-        if group.form == "narrow":
-            cutoff = max(w[2] for w in group.weights)
-            sides = angles.third_sides(vectors, r < cutoff, cutoff)
-            third = radial_weights(sides, group.weights, envelope)
-        table = angles.from_triplets(vectors, positive, weights, third, counts, group.shapes)
+        return table.reshape((table.shape[0], -1))
+
+    def weigh(distances: Array) -> Array:
+        return radial_weights(distances, group.weights, envelope, axis=1)
+
+    third = weigh if group.form == "narrow" else None
+    table = angles.from_pairs(vectors, positive, weigh(r), third, counts, group.shapes)
     return table.reshape((table.shape[0], -1))
 
 

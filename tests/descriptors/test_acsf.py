@@ -109,7 +109,7 @@ def test_moments_equal_triplets():
     shapes = tuple((lam, float(zeta)) for zeta in (1, 2, 3, 8, 12, 16) for lam in (-1.0, 1.0))
     units = vectors / r[..., None]
     moments = angles.wide_from_moments(units, weights, elements, shapes)
-    triplets = angles.from_triplets(vectors, r, weights, None, elements, shapes)
+    triplets = angles.from_pairs(vectors, r, jnp.swapaxes(weights, 1, 2), None, elements, shapes)
     # The series of ζ = 16 loses a few digits to cancellation.
     np.testing.assert_allclose(moments, triplets, rtol=1e-10, atol=1e-11)
 

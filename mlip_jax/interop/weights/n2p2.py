@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mlip_jax.config import UserError
@@ -234,4 +235,5 @@ def _isolated_outputs(network: ElementMLP, variables: dict[str, Any]) -> np.ndar
     number = len(features)
     with jax.enable_x64(True):
         parameters = {"params": variables["params"]["regressor"]}
-        return np.asarray(network.apply(parameters, features, np.arange(number), number))
+        outputs = network.apply(parameters, jnp.asarray(features), jnp.arange(number), number)
+        return np.asarray(outputs)
