@@ -1,5 +1,6 @@
 """Symmetry functions as descriptors: a list of them, or a grid from a cutoff and a resolution."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -63,6 +64,9 @@ class ACSF(nn.Module):
         angular_cutoff: Å; `None` stands for `cutoff`.
         inner: Å, below the distances that occur.
         envelope: cutoff function.
+        weighted: all neighbours count in one function, with their atomic numbers as factors, in
+            place of one function for each element and pair of elements; Gastegger et al. (2018),
+            section II B.
     """
 
     species: tuple[int, ...] | None = None
@@ -73,17 +77,20 @@ class ACSF(nn.Module):
     angular_cutoff: float | None = None
     inner: float = 1.0
     envelope: EnvelopeName = "polynomial"
+    weighted: bool = False
 
     @property
     def radial(self) -> tuple[Radial, ...]:
         """The G2 functions of the grid."""
-        return radial_grid(self.num_radial, self.inner, self.cutoff)
+        grid = radial_grid(self.num_radial, self.inner, self.cutoff)
+        return tuple(dataclasses.replace(f, weighted=self.weighted) for f in grid)
 
     @property
     def angular(self) -> tuple[Angular, ...]:
         """The G5 functions of the grid."""
         cutoff = self.cutoff if self.angular_cutoff is None else self.angular_cutoff
-        return angular_grid(self.num_angular, self.zetas, self.inner, cutoff)
+        grid = angular_grid(self.num_angular, self.zetas, self.inner, cutoff)
+        return tuple(dataclasses.replace(f, weighted=self.weighted) for f in grid)
 
     @property
     def prefix_cutoffs(self) -> tuple[float, ...]:
