@@ -49,8 +49,8 @@ class SymmetryFunctions(nn.Module):
 class ACSF(nn.Module):
     """Symmetry functions on an automatic grid: shifted G2, and wide G5 of integer ζ.
 
-    Radial functions are Gaussians at equal distances from `inner` to the cutoff, as wide as their
-    spacing; Gastegger et al. (2018), section II. Half of the radial weights of the angular
+    Radial functions are Gaussians at equal distances from `min_distance` to the cutoff, as wide as
+    their spacing; Gastegger et al. (2018), section II. Half of the radial weights of the angular
     functions are centred on the atom, with widths in geometric progression, and half are shifted:
     the former see neighbours of different shells together, the latter resolve shells; after
     Imbalzano et al. (2018), section II.
@@ -62,7 +62,8 @@ class ACSF(nn.Module):
         num_angular: radial weights of the angular functions.
         zetas: exponents ζ, each with λ = -1 and λ = +1.
         angular_cutoff: Å; `None` stands for `cutoff`.
-        inner: Å, below the distances that occur.
+        min_distance: Å, where radial functions begin: the shortest distance of the training data;
+            `None` stands for 1 Å where there are no data.
         envelope: cutoff function.
         weighted: all neighbours count in one function, with their atomic numbers as factors, in
             place of one function for each element and pair of elements; Gastegger et al. (2018),
@@ -75,21 +76,25 @@ class ACSF(nn.Module):
     num_angular: int = 8
     zetas: tuple[int, ...] = (1, 2, 4, 8)
     angular_cutoff: float | None = None
-    inner: float = 1.0
+    min_distance: float | None = None
     envelope: EnvelopeName = "polynomial"
     weighted: bool = False
 
     @property
+    def _inner(self) -> float:
+        return 1.0 if self.min_distance is None else self.min_distance
+
+    @property
     def radial(self) -> tuple[Radial, ...]:
         """The G2 functions of the grid."""
-        grid = radial_grid(self.num_radial, self.inner, self.cutoff)
+        grid = radial_grid(self.num_radial, self._inner, self.cutoff)
         return tuple(dataclasses.replace(f, weighted=self.weighted) for f in grid)
 
     @property
     def angular(self) -> tuple[Angular, ...]:
         """The G5 functions of the grid."""
         cutoff = self.cutoff if self.angular_cutoff is None else self.angular_cutoff
-        grid = angular_grid(self.num_angular, self.zetas, self.inner, cutoff)
+        grid = angular_grid(self.num_angular, self.zetas, self._inner, cutoff)
         return tuple(dataclasses.replace(f, weighted=self.weighted) for f in grid)
 
     @property
