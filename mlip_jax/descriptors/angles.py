@@ -178,12 +178,22 @@ def from_pairs(
 
 
 def _meetings(values: Array) -> tuple[Array, Array]:
-    """Values of both neighbours of every pair, `[..., d, j]`, of values `[..., neighbors]`."""
+    """Values of both neighbours of every pair, `[..., d, j]`, of values `[..., neighbors]`.
+
+    By a 0/1 matrix, whose transpose is a product: a CPU spends more on that of rolled copies.
+    """
     number = values.shape[-1]
-    turns = number // 2
-    repeated = jnp.tile(values, (turns + 1,))[..., 1 : 1 + turns * (number + 1)]
-    other = repeated.reshape((*values.shape[:-1], turns, number + 1))[..., :number]
+    matrix = jnp.asarray(_turns(number), values.dtype)
+    other = jnp.matmul(values, matrix, precision="highest")
+    other = other.reshape((*values.shape[:-1], number // 2, number))
     return values[..., None, :], other
+
+
+@functools.cache
+def _turns(number: int) -> np.ndarray:
+    """`[neighbors, d * j]`: which neighbour j + d is."""
+    turns, start = np.meshgrid(np.arange(1, number // 2 + 1), np.arange(number), indexing="ij")
+    return (np.arange(number)[:, None] == ((start + turns) % number).reshape(1, -1)).astype(float)
 
 
 def _once(number: int, dtype) -> Array:

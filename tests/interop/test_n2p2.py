@@ -20,8 +20,13 @@ WITH_CHARGES = [path for path in POTENTIALS if path.name.endswith("_4G")]
 IN_EV = ("Cu2S_PBE",)
 """Potentials in Å and eV; the others are in bohr and hartree."""
 
-SINGLE_PRECISION: dict[str, float] = {}
-"""Error of energies in float32 [eV/atom]; 1e-4 where not listed."""
+SINGLE_PRECISION = {"Ge_mlearn": (6e-4, 0.2), "Mo_mlearn": (2e-4, 1e-3)}
+"""Errors in float32 of energies [eV/atom] and forces [eV/Å]; (1e-4, 1e-3) where not listed.
+
+Germanium has functions that vary over 1e-54 and 1e-134 in its data: in float32 they are zero, and
+in one cluster of the reference they are not negligible. Molybdenum's compressed cell loses 1.4e-4
+to the rounding of positions and sums.
+"""
 
 INPUT = """# a comment
 elements O H            ! not in the order of atomic numbers
@@ -206,14 +211,15 @@ def test_published_files_give_the_numbers_of_n2p2(path):
 @pytest.mark.parametrize("path", SHORT_RANGE, ids=lambda path: path.name)
 def test_single_precision_is_close(path):
     potential, structures, graphs = load(path, np.float32)
+    per_atom, force = SINGLE_PRECISION.get(path.name, (1e-4, 1e-3))
     predict = jax.jit(predict_fn(potential.model))
     for structure, graph, found in zip(structures, graphs, published.expected(path), strict=True):
         prediction = predict(potential.variables, graph)
         number, species = structure.num_atoms, structure.atomic_numbers.tolist()
         energy = prediction.energy[0] + sum(potential.reference_energies[z] for z in species)
         error = abs(float(energy) - found["energy"]) / number
-        assert error < SINGLE_PRECISION.get(path.name, 1e-4)
-        np.testing.assert_allclose(prediction.forces[:number], found["forces"], rtol=0, atol=1e-3)
+        assert error < per_atom
+        np.testing.assert_allclose(prediction.forces[:number], found["forces"], rtol=0, atol=force)
 
 
 def files_of(path):
