@@ -62,8 +62,8 @@ class ACSF(nn.Module):
         num_angular: radial weights of the angular functions.
         zetas: exponents ζ, each with λ = -1 and λ = +1.
         angular_cutoff: Å; `None` stands for `cutoff`.
-        min_distance: Å, where radial functions begin: the shortest distance of the training data;
-            `None` stands for 1 Å where there are no data.
+        min_distance: Å, where radial functions begin; `None` takes the shortest distance of the
+            training data (1 Å where there are none).
         envelope: cutoff function.
         weighted: all neighbours count in one function, with their atomic numbers as factors, in
             place of one function for each element and pair of elements; Gastegger et al. (2018),
@@ -76,7 +76,7 @@ class ACSF(nn.Module):
     num_angular: int = 8
     zetas: tuple[int, ...] = (1, 2, 4, 8)
     angular_cutoff: float | None = None
-    min_distance: float | None = None
+    min_distance: float | None = 1.0
     envelope: EnvelopeName = "polynomial"
     weighted: bool = False
 

@@ -15,7 +15,7 @@ def behler_parrinello(
     num_angular: int = 8,
     zetas: tuple[int, ...] = (1, 2, 4, 8),
     angular_cutoff: float | None = None,
-    min_distance: float | None = None,
+    min_distance: float | None = 1.0,
     weighted: bool = False,
     hidden: tuple[int, ...] = (64, 64),
     activation: str | tuple[str, ...] = "tanh",
