@@ -16,12 +16,17 @@ def import_(
     species: Annotated[
         str | None, typer.Option(help="Elements such as Mo,W, where the files only number them.")
     ] = None,
+    length: Annotated[
+        str | None, typer.Option(help="Unit of the files, where they do not say: bohr, angstrom.")
+    ] = None,
+    energy: Annotated[str | None, typer.Option(help="Likewise: hartree, eV.")] = None,
 ) -> None:
     """Import a published potential; its numbers stay those of the program it was made for.
 
-    Formats: `ace` (LAMMPS and pacemaker: `.yace`), `mtp` (MLIP: one `.mtp` or `.almtp`, with
-    `--species` in the order of the file), `snap` (LAMMPS: `.snapcoeff`, `.snapparam` and, for a
-    hybrid with ZBL, `.snap`).
+    Formats: `ace` (LAMMPS and pacemaker: `.yace`); `gap` (QUIP: the `.xml` and its `.sparseX.*`);
+    `mtp` (MLIP: one `.mtp` or `.almtp`, with `--species` in the order of the file); `n2p2` (and
+    RuNNer: `input.nn`, `scaling.data`, `weights.*.data`; bohr and hartree where nothing else is
+    said); `snap` (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`).
 
     For example
 
@@ -36,7 +41,9 @@ def import_(
     from mlip_jax.interop import weights
 
     names = None if species is None else [name.strip() for name in species.split(",")]
-    potential = weights.read(format_name, files, names)
+    facts = {"species": names, "length": length, "energy": energy}
+    given = {name: fact for name, fact in facts.items() if fact is not None}
+    potential = weights.read(format_name, files, **given)
     storage.save(potential, output)
     typer.echo(
         f"{format_name} potential for {', '.join(elements.symbols(sorted(potential.species)))}: "

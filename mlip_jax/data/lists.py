@@ -51,6 +51,7 @@ class NeighborLists:
         sizes: of each structure.
         coverage: how many structures have each label (see `Structure.trainable_label`).
         inputs: further inputs (`collate.INPUTS`) that some structure has.
+        min_distance: shortest distance of two atoms, Å; infinite where there are no pairs.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class NeighborLists:
         keep = not hasattr(structures, "num_atoms") if keep is None else keep
         self._kept: list[HostNeighbors] | None = [] if keep else None
         rows, counts, inputs = [], dict.fromkeys(LABELS, 0), set[str]()
+        shortest = np.inf
         for structure in structures:
             pairs = _find(structure, cutoff)
             prefixes = [pairs.max_count(c) for c in prefix_cutoffs]
@@ -84,6 +86,7 @@ class NeighborLists:
             for name in LABELS:
                 counts[name] += structure.trainable_label(name) is not None
             inputs.update(name for name in INPUTS if getattr(structure, name) is not None)
+            shortest = min(shortest, float(pairs.distances.min(initial=np.inf)))
             if self._kept is not None:
                 self._kept.append(_compact(pairs))
         table = np.array(rows, np.int64).reshape(len(rows), 3 + len(prefix_cutoffs))
@@ -92,6 +95,7 @@ class NeighborLists:
         )
         self.coverage: Mapping[str, int] = counts
         self.inputs = tuple(name for name in INPUTS if name in inputs)
+        self.min_distance = shortest
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -78,6 +78,7 @@ class Statistics:
         num_structures: number of structures.
         num_atoms: number of atoms.
         energy_per_atom_std: of the energy per atom less the reference energies, eV.
+        min_distance: shortest distance of two atoms, Å, and at most half the cutoff.
     """
 
     species: tuple[int, ...]
@@ -89,6 +90,7 @@ class Statistics:
     num_structures: int = 0
     num_atoms: int = 0
     energy_per_atom_std: float = 0.0
+    min_distance: float = 1.0
 
     @property
     def references(self) -> ReferenceEnergies:
@@ -134,6 +136,7 @@ def compute(
         num_structures=len(summaries),
         num_atoms=int(sizes.num_atoms.sum()),
         energy_per_atom_std=float(np.std(residuals)) if len(residuals) else 0.0,
+        min_distance=min(lists.min_distance, 0.5 * cutoff),
     )
 
 

@@ -1,12 +1,15 @@
 """Symmetry functions as descriptors: a list of them, or a grid from a cutoff and a resolution."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import flax.linen as nn
 import numpy as np
 from jaxtyping import Array, Float
 
-from mlip_jax.descriptors.symmetry_functions import Angular, EnvelopeName, Radial, evaluate
+from mlip_jax.descriptors import envelopes
+from mlip_jax.descriptors.envelopes import EnvelopeName
+from mlip_jax.descriptors.symmetry_functions import Angular, Radial, evaluate
 from mlip_jax.graph import AtomicGraph
 
 
@@ -18,12 +21,14 @@ class SymmetryFunctions(nn.Module):
         angular: G4 and G5 functions.
         species: atomic numbers.
         envelope: cutoff function.
+        plateau: share of the cutoff below which the cutoff function is 1.
     """
 
     radial: tuple[Radial, ...]
     angular: tuple[Angular, ...] = ()
     species: tuple[int, ...] | None = None
     envelope: EnvelopeName = "cosine"
+    plateau: float = 0.0
 
     @property
     def cutoff(self) -> float:
@@ -37,14 +42,15 @@ class SymmetryFunctions(nn.Module):
 
     def __call__(self, graph: AtomicGraph) -> Float[Array, "atoms features"]:
         """Symmetry functions of every atom, in the order of the list."""
-        return evaluate(graph, self.radial, self.angular, self.species, self.envelope)
+        envelope = envelopes.named(self.envelope, self.plateau)
+        return evaluate(graph, self.radial, self.angular, self.species, envelope)
 
 
 class ACSF(nn.Module):
     """Symmetry functions on an automatic grid: shifted G2, and wide G5 of integer ζ.
 
-    Radial functions are Gaussians at equal distances from `inner` to the cutoff, as wide as their
-    spacing; Gastegger et al. (2018), section II. Half of the radial weights of the angular
+    Radial functions are Gaussians at equal distances from `min_distance` to the cutoff, as wide as
+    their spacing; Gastegger et al. (2018), section II. Half of the radial weights of the angular
     functions are centred on the atom, with widths in geometric progression, and half are shifted:
     the former see neighbours of different shells together, the latter resolve shells; after
     Imbalzano et al. (2018), section II.
@@ -56,8 +62,12 @@ class ACSF(nn.Module):
         num_angular: radial weights of the angular functions.
         zetas: exponents ζ, each with λ = -1 and λ = +1.
         angular_cutoff: Å; `None` stands for `cutoff`.
-        inner: Å, below the distances that occur.
+        min_distance: Å, where radial functions begin; `None` takes the shortest distance of the
+            training data (1 Å where there are none).
         envelope: cutoff function.
+        weighted: all neighbours count in one function, with their atomic numbers as factors, in
+            place of one function for each element and pair of elements; Gastegger et al. (2018),
+            section II B.
     """
 
     species: tuple[int, ...] | None = None
@@ -66,19 +76,26 @@ class ACSF(nn.Module):
     num_angular: int = 8
     zetas: tuple[int, ...] = (1, 2, 4, 8)
     angular_cutoff: float | None = None
-    inner: float = 1.0
+    min_distance: float | None = 1.0
     envelope: EnvelopeName = "polynomial"
+    weighted: bool = False
+
+    @property
+    def _inner(self) -> float:
+        return 1.0 if self.min_distance is None else self.min_distance
 
     @property
     def radial(self) -> tuple[Radial, ...]:
         """The G2 functions of the grid."""
-        return radial_grid(self.num_radial, self.inner, self.cutoff)
+        grid = radial_grid(self.num_radial, self._inner, self.cutoff)
+        return tuple(dataclasses.replace(f, weighted=self.weighted) for f in grid)
 
     @property
     def angular(self) -> tuple[Angular, ...]:
         """The G5 functions of the grid."""
         cutoff = self.cutoff if self.angular_cutoff is None else self.angular_cutoff
-        return angular_grid(self.num_angular, self.zetas, self.inner, cutoff)
+        grid = angular_grid(self.num_angular, self.zetas, self._inner, cutoff)
+        return tuple(dataclasses.replace(f, weighted=self.weighted) for f in grid)
 
     @property
     def prefix_cutoffs(self) -> tuple[float, ...]:
@@ -87,7 +104,8 @@ class ACSF(nn.Module):
 
     def __call__(self, graph: AtomicGraph) -> Float[Array, "atoms features"]:
         """Symmetry functions of every atom, radial before angular."""
-        return evaluate(graph, self.radial, self.angular, self.species, self.envelope)
+        envelope = envelopes.named(self.envelope)
+        return evaluate(graph, self.radial, self.angular, self.species, envelope)
 
 
 def radial_grid(number: int, inner: float, cutoff: float) -> tuple[Radial, ...]:

@@ -10,10 +10,11 @@ where the factor in brackets belongs to narrow functions; Behler (2011), eqs. 9 
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 AngularShapes = tuple[tuple[float, float], ...]
 """(λ, ζ) of each angular function."""
@@ -102,7 +103,7 @@ def wide_from_moments(
     Args:
         units: unit vectors to the neighbours.
         weights: w_a(r_ij), zero beyond the cutoff and in padded slots.
-        elements: one-hot element of each neighbour.
+        elements: one-hot element of each neighbour; or one column of factors, one for each.
         shapes: (λ, ζ) with integer ζ.
     """
     degree = max(int(zeta) for _, zeta in shapes)
@@ -116,7 +117,9 @@ def wide_from_moments(
     basis = harmonics(units, degree)
     by_element = _by_element(weights, elements)
     moments = jnp.einsum("ihj,ijea->ieah", basis, by_element, precision="highest")
-    squares = jnp.einsum("ija,ije->iea", weights * weights, elements, precision="highest")
+    squares = jnp.einsum(
+        "ija,ije->iea", weights * weights, elements * elements, precision="highest"
+    )
     sums = []
     for e, f in element_pairs(num_elements):
         products = moments[:, e] * moments[:, f]
@@ -127,63 +130,81 @@ def wide_from_moments(
     return jnp.stack(sums, axis=1)
 
 
-def from_triplets(
+def from_pairs(
     vectors: Float[Array, "atoms neighbors 3"],
     distances: Float[Array, "atoms neighbors"],
-    weights: Float[Array, "atoms neighbors weights"],
-    third: Float[Array, "atoms neighbors neighbors weights"] | None,
+    weights: Float[Array, "atoms weights neighbors"],
+    third: Callable[[Array], Array] | None,
     elements: Float[Array, "atoms neighbors elements"],
     shapes: AngularShapes,
 ) -> Float[Array, "atoms pairs weights shapes"]:
     """Narrow functions, and wide ones of any ζ ≥ 1, from all pairs of neighbours.
 
+    Neighbour j meets neighbour j + d, modulo their number k, for d = 1 … k/2: every pair once, and
+    with contiguous rows.
+
     Args:
         vectors: r_ij [Å].
         distances: their lengths [Å], positive.
         weights: w_a(r_ij), zero beyond the cutoff and in padded slots.
-        third: w_a(r_jk), zero for j = k; `None` for wide functions.
-        elements: one-hot element of each neighbour.
+        third: `r_jk [atoms, *] -> w_a(r_jk) [atoms, weights, *]`; `None` for wide functions.
+        elements: as in `wide_from_moments`.
         shapes: (λ, ζ).
     """
-    units = vectors / distances[..., None]
-    cosines = jnp.einsum("ijd,ikd->ijk", units, units, precision="highest")
-    functions = jnp.stack([_power(cosines, lam, zeta) for lam, zeta in shapes], axis=-1)
-    products = weights[:, :, None, :] * weights[:, None, :, :]
+    here, there = _meetings(jnp.swapaxes(vectors, 1, 2))
+    near, far = _meetings(distances)
+    cosines = jnp.sum(here * there, axis=1) / (near * far)
+    functions = jnp.stack([_power(cosines, lam, zeta) for lam, zeta in shapes], axis=1)
+    first, second = _meetings(weights)
+    products = first * second * _once(distances.shape[1], weights.dtype)
     if third is not None:
-        products = products * third
-    distinct = 1.0 - jnp.eye(distances.shape[1], dtype=weights.dtype)
-    sums = []
-    for e, f in element_pairs(elements.shape[-1]):
-        chosen = distinct[None] * elements[:, :, None, e] * elements[:, None, :, f]
-        chosen = 0.5 * chosen if e == f else chosen
-        sums.append(
-            jnp.einsum(
-                "ijka,ijkz->iaz", products * chosen[..., None], functions, precision="highest"
-            )
-        )
-    return jnp.stack(sums, axis=1)
+        difference = here - there
+        squares = jnp.sum(difference * difference, axis=1)
+        apart = squares > 0.0
+        products = products * third(jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1.0)), 0.0))
+    number = elements.shape[-1]
+    mine, other = _meetings(jnp.swapaxes(elements, 1, 2))
+    chosen = [
+        mine[:, e] * other[:, f] + (mine[:, f] * other[:, e] if e != f else 0.0)
+        for e, f in element_pairs(number)
+    ]
+    return jnp.stack(
+        [
+            jnp.einsum("iadj,izdj->iaz", products * c[:, None], functions, precision="highest")
+            for c in chosen
+        ],
+        axis=1,
+    )
 
 
-def third_sides(
-    vectors: Float[Array, "atoms neighbors 3"], inside: Bool[Array, "atoms neighbors"], far: float
-) -> Float[Array, "atoms neighbors neighbors"]:
-    """Distances r_jk [Å] between neighbours; `far`, a constant, where either is outside or j = k.
+def _meetings(values: Array) -> tuple[Array, Array]:
+    """Values of both neighbours of every pair, `[..., d, j]`, of values `[..., neighbors]`.
 
-    Args:
-        vectors: r_ij [Å].
-        inside: neighbours that count.
-        far: Å, at or beyond the cutoff.
+    By a 0/1 matrix, whose transpose is a product: a CPU spends more on that of rolled copies.
     """
-    difference = vectors[:, :, None, :] - vectors[:, None, :, :]
-    squares = jnp.sum(difference * difference, axis=-1)
-    distinct = ~jnp.eye(vectors.shape[1], dtype=bool)
-    valid = inside[:, :, None] & inside[:, None, :] & distinct[None] & (squares > 0.0)
-    return jnp.sqrt(jnp.where(valid, squares, far * far))
+    number = values.shape[-1]
+    matrix = jnp.asarray(_turns(number), values.dtype)
+    other = jnp.matmul(values, matrix, precision="highest")
+    other = other.reshape((*values.shape[:-1], number // 2, number))
+    return values[..., None, :], other
+
+
+@functools.cache
+def _turns(number: int) -> np.ndarray:
+    """`[neighbors, d * j]`: which neighbour j + d is."""
+    turns, start = np.meshgrid(np.arange(1, number // 2 + 1), np.arange(number), indexing="ij")
+    return (np.arange(number)[:, None] == ((start + turns) % number).reshape(1, -1)).astype(float)
+
+
+def _once(number: int, dtype) -> Array:
+    """Factors `[1, 1, d, 1]`: where k is even, the last d meets every pair twice."""
+    factors = np.ones(number // 2)
+    if number % 2 == 0 and number:
+        factors[-1] = 0.5
+    return jnp.asarray(factors[None, None, :, None], dtype)
 
 
 def _by_element(weights: Array, elements: Array) -> Array:
-    if elements.shape[-1] == 1:
-        return weights[:, :, None, :]
     return weights[:, :, None, :] * elements[..., None]
 
 

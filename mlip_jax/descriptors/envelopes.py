@@ -1,16 +1,21 @@
 """Cutoff functions of symmetry functions: 1 at r = 0, 0 from the cutoff on."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+EnvelopeName = Literal["cosine", "tanh_cubed", "polynomial"]
 Envelope = Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]
 
 
 def cosine(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`(cos(πx) + 1) / 2` of x = r / cutoff, C1 at x = 1; Behler & Parrinello (2007), eq. 4."""
-    return jnp.where(x < 1.0, 0.5 * (jnp.cos(jnp.pi * x) + 1.0), 0.0)
+    """`(cos(πx) + 1) / 2` of x = r / cutoff, C1 at x = 1; Behler & Parrinello (2007), eq. 4.
+
+    Written as a square, which does not cancel near the cutoff.
+    """
+    return jnp.where(x < 1.0, jnp.cos(0.5 * jnp.pi * x) ** 2, 0.0)
 
 
 def tanh_cubed(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -30,3 +35,14 @@ ENVELOPES: dict[str, Envelope] = {
     "tanh_cubed": tanh_cubed,
     "polynomial": polynomial,
 }
+
+
+def named(name: EnvelopeName, plateau: float = 0.0) -> Envelope:
+    """The envelope of a name; with a plateau it is 1 up to that share of the cutoff.
+
+    Beyond the plateau α it is a function of `(x - α) / (1 - α)`; Singraber et al. (2019), eq. 7.
+    """
+    function = ENVELOPES[name]
+    if plateau == 0.0:
+        return function
+    return lambda x: function(jnp.where(x > plateau, (x - plateau) / (1.0 - plateau), 0.0))

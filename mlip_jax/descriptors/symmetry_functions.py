@@ -4,11 +4,14 @@
     narrow:  G4 = 2^(1-ζ) Σ_(j<k) (1 + λ cos θ_jik)^ζ w(r_ij) w(r_ik) w(r_jk)         (2011, eq. 9)
     wide:    G5 = 2^(1-ζ) Σ_(j<k) (1 + λ cos θ_jik)^ζ w(r_ij) w(r_ik)                (2011, eq. 10)
 
-with `w(r) = exp(-η (r - r_s)²) f(r)` and a cutoff function f.
+with `w(r) = exp(-η (r - r_s)²) f(r)` and a cutoff function f. A function counts neighbours of one
+element (or pair of elements), or all of them with their atomic numbers as factors: Z_j in G2 and
+Z_j Z_k in G4 and G5; Gastegger et al., J. Chem. Phys. 148, 241709 (2018), section II B.
 """
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +20,10 @@ from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
 from mlip_jax.descriptors import angles
-from mlip_jax.descriptors.envelopes import ENVELOPES, Envelope
+from mlip_jax.descriptors.envelopes import Envelope
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, edge_vectors, map_atom_blocks, prefix_length, safe_norm
 
-EnvelopeName = Literal["cosine", "tanh_cubed", "polynomial"]
 Weight = tuple[float, float, float]
 """The radial part (η, r_s, cutoff) of a function."""
 
@@ -38,12 +40,17 @@ class Radial:
         r_shift: Å.
         cutoff: Å.
         neighbor: Z of the neighbours that count; `None` stands for one function per element.
+        weighted: all neighbours count, with their Z as factor: one function whatever the elements.
     """
 
     eta: float
     r_shift: float
     cutoff: float
     neighbor: int | None = None
+    weighted: bool = False
+
+    def __post_init__(self):
+        _check_weighted(self.weighted, self.neighbor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Angular:
         cutoff: Å.
         narrow: G4 instead of G5.
         neighbors: Z of the two neighbours; `None` stands for one function per pair of elements.
+        weighted: all neighbours count, with the product of their Z as factor.
     """
 
     eta: float
@@ -67,6 +75,10 @@ class Angular:
     cutoff: float
     narrow: bool = False
     neighbors: tuple[int, int] | None = None
+    weighted: bool = False
+
+    def __post_init__(self):
+        _check_weighted(self.weighted, self.neighbors)
 
 
 def evaluate(
@@ -74,14 +86,14 @@ def evaluate(
     radial: tuple[Radial, ...],
     angular: tuple[Angular, ...],
     species: tuple[int, ...] | None,
-    envelope: EnvelopeName,
+    envelope: Envelope,
 ) -> Float[Array, "atoms features"]:
     """Symmetry functions of every atom, in blocks of atoms where the graph asks for it.
 
     Features are ordered as listed, radial before angular; a function that names no neighbour
-    elements gives one feature for each element (or pair e ≤ f) in the order of `species`. Wide
-    functions of integer ζ come from moments; the others form the pairs of neighbours, on the prefix
-    of the rows that their cutoff needs.
+    elements gives one feature for each element (or pair e ≤ f) in the order of `species`, a
+    weighted one a single feature. Wide functions of integer ζ come from moments; the others form
+    the pairs of neighbours, on the prefix of the rows that their cutoff needs.
 
     Raises:
         UserError: where `species` was not given.
@@ -91,120 +103,161 @@ def evaluate(
             "symmetry functions: got no species; expected the atomic numbers of the elements. "
             "Give species, or let training take them from the data."
         )
-    decay = ENVELOPES[envelope]
-    groups = _angular_groups(angular)
-    widths = [prefix_length(graph, max(w[2] for w in group.weights)) for group in groups]
-    columns = _angular_columns(groups, angular, species)
+    parts = [functions for functions in (radial, angular) if functions]
+    features = [_features_fn(functions, graph, species, envelope) for functions in parts]
 
-    def block(vectors: Array, neighbor_index: Array) -> Array:
-        elements = jax.nn.one_hot(neighbor_index, len(species), dtype=vectors.dtype)
-        features = [_radial_features(vectors, elements, radial, species, decay)] if radial else []
-        if groups:
-            tables = [
-                _angular_table(group, vectors[:, :k], elements[:, :k], decay)
-                for group, k in zip(groups, widths, strict=True)
-            ]
-            features.append(_select(jnp.concatenate(tables, axis=1), columns))
-        return jnp.concatenate(features, axis=1)
+    def block(vectors: Array, neighbor: Array) -> Array:
+        elements = jax.nn.one_hot(neighbor, len(species), dtype=vectors.dtype)
+        return jnp.concatenate([part(vectors, elements) for part in features], axis=1)
 
-    neighbor_index = species_index(graph.atomic_numbers, species)[graph.neighbors]
-    return map_atom_blocks(block, graph, edge_vectors(graph), neighbor_index)
+    neighbor = species_index(graph.atomic_numbers, species)[graph.neighbors]
+    return map_atom_blocks(block, graph, edge_vectors(graph), neighbor)
 
 
 def radial_weights(
-    distances: Float[Array, "*batch"], weights: tuple[Weight, ...], envelope: Envelope
-) -> Float[Array, "*batch weights"]:
-    """`exp(-η (r - r_s)²) f(r)` of distances r [Å] for each (η, r_s, cutoff)."""
-    shape = (1,) * distances.ndim + (len(weights),)
+    distances: Float[Array, "*batch"],
+    weights: tuple[Weight, ...],
+    envelope: Envelope,
+    axis: int = -1,
+) -> Float[Array, "..."]:
+    """`exp(-η (r - r_s)²) f(r)` of distances r [Å] for each (η, r_s, cutoff), along a new axis."""
+    r = jnp.expand_dims(distances, axis)
+    shape = [1] * r.ndim
+    shape[axis] = len(weights)
     eta, shift, cutoff = (
-        jnp.asarray(np.array(column).reshape(shape), distances.dtype)
+        jnp.asarray(np.array(column).reshape(shape), r.dtype)
         for column in zip(*weights, strict=True)
     )
-    r = distances[..., None]
-    same_cutoff = len({w[2] for w in weights}) == 1
-    return jnp.exp(-eta * (r - shift) ** 2) * envelope(
-        r / (cutoff[..., :1] if same_cutoff else cutoff)
-    )
+    if len({w[2] for w in weights}) == 1:
+        return jnp.exp(-eta * (r - shift) ** 2) * envelope(r / weights[0][2])
+    return jnp.exp(-eta * (r - shift) ** 2) * envelope(r / cutoff)
 
 
-def _radial_features(vectors, elements, functions: tuple[Radial, ...], species, envelope) -> Array:
-    weights = tuple(dict.fromkeys((f.eta, f.r_shift, f.cutoff) for f in functions))
-    values = radial_weights(safe_norm(vectors), weights, envelope)
-    table = jnp.einsum("ijw,ije->iwe", values, elements, precision="highest").reshape(
-        (values.shape[0], -1)
-    )
-    columns = []
-    for f in functions:
-        first = weights.index((f.eta, f.r_shift, f.cutoff)) * len(species)
-        chosen = species if f.neighbor is None else (f.neighbor,)
-        columns += [first + species.index(z) for z in chosen]
-    return _select(table, columns)
+Form = Literal["radial", "moments", "wide", "narrow"]
+
+
+class _Key(NamedTuple):
+    """One feature: how it is evaluated, radial part, (λ, ζ), elements of neighbours that count."""
+
+    form: Form
+    weighted: bool
+    weight: Weight
+    shape: tuple[float, float]
+    neighbors: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Group:
-    """Angular functions that are evaluated together: every weight with every shape."""
+    """Functions that are evaluated together: every radial part with every (λ, ζ)."""
 
-    form: Literal["moments", "wide", "narrow"]
+    form: Form
+    weighted: bool
     weights: tuple[Weight, ...]
     shapes: angles.AngularShapes
 
-
-def _form(f: Angular) -> Literal["moments", "wide", "narrow"]:
-    if f.narrow:
-        return "narrow"
-    return "moments" if float(f.zeta).is_integer() and f.zeta <= _MAX_DEGREE else "wide"
-
-
-def _angular_groups(functions: tuple[Angular, ...]) -> list[_Group]:
-    groups = []
-    for form in ("moments", "wide", "narrow"):
-        members = [f for f in functions if _form(f) == form]
-        weights = tuple(dict.fromkeys((f.eta, f.r_shift, f.cutoff) for f in members))
-        shapes = tuple(dict.fromkeys((f.lam, f.zeta) for f in members))
-        if members:
-            groups.append(_Group(form, weights, shapes))
-    return groups
+    def keys(self, species: tuple[int, ...]) -> list[_Key]:
+        """The columns of its table."""
+        counted = _counted(self.form, self.weighted, species)
+        if self.form == "radial":
+            order = [(w, z, n) for w in self.weights for n in counted for z in self.shapes]
+        else:
+            order = [(w, z, n) for n in counted for w in self.weights for z in self.shapes]
+        return [_Key(self.form, self.weighted, w, z, n) for w, z, n in order]
 
 
-def _angular_table(group: _Group, vectors, elements, envelope: Envelope) -> Array:
-    """All features of a group, `[atoms, pairs * weights * shapes]`."""
+def _counted(form: Form, weighted: bool, species: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Elements, or pairs of elements, that a function tells apart."""
+    if weighted:
+        return [()]
+    if form == "radial":
+        return [(z,) for z in species]
+    return [(species[e], species[f]) for e, f in angles.element_pairs(len(species))]
+
+
+def _keys(f: Radial | Angular, species: tuple[int, ...]) -> list[_Key]:
+    """The features of a function."""
+    form, shape, named = "radial", (0.0, 0.0), None
+    if isinstance(f, Angular):
+        integer = float(f.zeta).is_integer() and f.zeta <= _MAX_DEGREE
+        form = "narrow" if f.narrow else "moments" if integer else "wide"
+        shape = (f.lam, f.zeta)
+        if f.neighbors is not None:
+            named = tuple(sorted(f.neighbors, key=species.index))
+    elif f.neighbor is not None:
+        named = (f.neighbor,)
+    counted = _counted(form, f.weighted, species) if named is None else [named]
+    return [_Key(form, f.weighted, (f.eta, f.r_shift, f.cutoff), shape, n) for n in counted]
+
+
+def _groups(keys: list[_Key]) -> list[_Group]:
+    kinds: dict[tuple[Form, bool], list[_Key]] = {}
+    for key in keys:
+        kinds.setdefault((key.form, key.weighted), []).append(key)
+    return [
+        _Group(
+            form,
+            weighted,
+            weights=tuple(dict.fromkeys(key.weight for key in members)),
+            shapes=tuple(dict.fromkeys(key.shape for key in members)),
+        )
+        for (form, weighted), members in kinds.items()
+    ]
+
+
+def _features_fn(
+    functions: Sequence[Radial | Angular],
+    graph: AtomicGraph,
+    species: tuple[int, ...],
+    envelope: Envelope,
+) -> Callable[[Array, Array], Array]:
+    """`(vectors, elements) -> [atoms, features]` of functions, in their order."""
+    keys = [key for f in functions for key in _keys(f, species)]
+    groups = _groups(keys)
+    widths = [prefix_length(graph, max(w[2] for w in group.weights)) for group in groups]
+    position = {key: k for k, key in enumerate(k for g in groups for k in g.keys(species))}
+    columns = [position[key] for key in keys]
+
+    def features(vectors: Array, elements: Array) -> Array:
+        charges = jnp.asarray(species, vectors.dtype)[:, None]
+        tables = []
+        for group, k in zip(groups, widths, strict=True):
+            counts = elements[:, :k]
+            if group.weighted:
+                counts = jnp.matmul(counts, charges, precision="highest")
+            tables.append(_table(group, vectors[:, :k], counts, envelope))
+        return _select(jnp.concatenate(tables, axis=1), columns)
+
+    return features
+
+
+def _table(group: _Group, vectors: Array, counts: Array, envelope: Envelope) -> Array:
+    """All features of a group, `[atoms, features]`, in the order of its keys."""
     r = safe_norm(vectors)
+    if group.form == "radial":
+        weights = radial_weights(r, group.weights, envelope)
+        table = jnp.einsum("ijw,ije->iwe", weights, counts, precision="highest")
+        return table.reshape((table.shape[0], -1))
     positive = jnp.where(r > 0.0, r, 1.0)
-    weights = radial_weights(r, group.weights, envelope)
     if group.form == "moments":
+        weights = radial_weights(r, group.weights, envelope)
         units = vectors / positive[..., None]
-        table = angles.wide_from_moments(units, weights, elements, group.shapes)
-    else:
-        third = None
-        if group.form == "narrow":
-            cutoff = max(w[2] for w in group.weights)
-            sides = angles.third_sides(vectors, r < cutoff, cutoff)
-            third = radial_weights(sides, group.weights, envelope)
-        table = angles.from_triplets(vectors, positive, weights, third, elements, group.shapes)
+        table = angles.wide_from_moments(units, weights, counts, group.shapes)
+        return table.reshape((table.shape[0], -1))
+
+    def weigh(distances: Array) -> Array:
+        return radial_weights(distances, group.weights, envelope, axis=1)
+
+    third = weigh if group.form == "narrow" else None
+    table = angles.from_pairs(vectors, positive, weigh(r), third, counts, group.shapes)
     return table.reshape((table.shape[0], -1))
 
 
-def _angular_columns(groups: list[_Group], functions: tuple[Angular, ...], species) -> list[int]:
-    """Column of every feature in the concatenated tables of the groups."""
-    pairs = angles.element_pairs(len(species))
-    columns = []
-    for f in functions:
-        offset = 0
-        for group in groups:
-            if group.form == _form(f):
-                break
-            offset += len(pairs) * len(group.weights) * len(group.shapes)
-        else:
-            raise ValueError(f"{f} belongs to none of the groups.")
-        weight = group.weights.index((f.eta, f.r_shift, f.cutoff))
-        within = weight * len(group.shapes) + group.shapes.index((f.lam, f.zeta))
-        chosen = range(len(pairs))
-        if f.neighbors is not None:
-            first, second = sorted(species.index(z) for z in f.neighbors)
-            chosen = [pairs.index((first, second))]
-        columns += [offset + p * len(group.weights) * len(group.shapes) + within for p in chosen]
-    return columns
+def _check_weighted(weighted: bool, neighbors: object) -> None:
+    if weighted and neighbors is not None:
+        raise ValueError(
+            f"symmetry function: got weighted with the neighbours {neighbors}; expected one of "
+            "the two. A weighted function counts all neighbours."
+        )
 
 
 def _select(table: Array, columns: list[int]) -> Array:

@@ -15,8 +15,10 @@ def behler_parrinello(
     num_angular: int = 8,
     zetas: tuple[int, ...] = (1, 2, 4, 8),
     angular_cutoff: float | None = None,
+    min_distance: float | None = 1.0,
+    weighted: bool = False,
     hidden: tuple[int, ...] = (64, 64),
-    activation: str = "tanh",
+    activation: str | tuple[str, ...] = "tanh",
     energy_scale: float | None = None,
 ) -> Local:
     """A Behler-Parrinello network on an automatic grid of symmetry functions.
@@ -28,8 +30,12 @@ def behler_parrinello(
         num_angular: radial weights of the G5 functions, each with every ζ and λ = ±1.
         zetas: exponents ζ.
         angular_cutoff: Å; `None` stands for `cutoff`.
+        min_distance: Å, where radial functions begin; `None` takes the shortest distance of the
+            training data.
+        weighted: functions do not tell elements of neighbours apart but weight them by their
+            atomic number, so that their number does not grow with the elements.
         hidden: widths of the hidden layers.
-        activation: see `mlip_jax.nn.mlp.ACTIVATIONS`.
+        activation: see `mlip_jax.nn.mlp.ElementMLP`.
         energy_scale: eV; `None` takes the force scale of the training data.
     """
     descriptor = ACSF(
@@ -39,6 +45,8 @@ def behler_parrinello(
         num_angular=num_angular,
         zetas=zetas,
         angular_cutoff=angular_cutoff,
+        min_distance=min_distance,
+        weighted=weighted,
     )
     network = ElementMLP(hidden=hidden, activation=activation)
     return Local(descriptor, network, energy_scale=energy_scale)

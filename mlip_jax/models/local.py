@@ -113,6 +113,9 @@ class Local(nn.Module):
         shape = (elements, raw.shape[1])
         shift = self.variable("constants", "shift", jnp.zeros, shape).value.astype(raw.dtype)
         factor = self.variable("constants", "factor", jnp.ones, shape).value.astype(raw.dtype)
+        # Published potentials have factors up to 1e134, of functions that vanish in float32; the
+        # gradient multiplies by them, too.
+        factor = jnp.minimum(factor, 1e-8 * float(jnp.finfo(raw.dtype).max))
         if elements == 1:
             return (raw - shift) * factor
         return (raw - shift[element]) * factor[element]

@@ -33,11 +33,11 @@ class ElementMLP(nn.Module):
 
     Attributes:
         hidden: widths of the hidden layers.
-        activation: name of the activation, see `ACTIVATIONS`.
+        activation: name of the activation, see `ACTIVATIONS`; or one name for each hidden layer.
     """
 
     hidden: tuple[int, ...] = (64, 64)
-    activation: str = "tanh"
+    activation: str | tuple[str, ...] = "tanh"
 
     @nn.compact
     def __call__(
@@ -50,16 +50,27 @@ class ElementMLP(nn.Module):
             element: index of each atom's element.
             elements: number of elements.
         """
-        activation = _activation(self.activation)
+        activations = self._activations()
         x = jnp.broadcast_to(features[None], (elements, *features.shape))
         widths = (*self.hidden, 1)
         for layer, width in enumerate(widths):
             kernel, bias = self._parameters(layer, elements, x.shape[-1], width)
             x = jnp.matmul(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)[:, None, :]
-            x = activation(x) if layer < len(self.hidden) else x
+            x = activations[layer](x) if layer < len(self.hidden) else x
         if elements == 1:
             return x[0, :, 0]
         return jnp.einsum("en,ne->n", x[..., 0], jax.nn.one_hot(element, elements, dtype=x.dtype))
+
+    def _activations(self) -> list[Activation]:
+        names = self.activation
+        if isinstance(names, str):
+            names = (names,) * len(self.hidden)
+        if len(names) != len(self.hidden):
+            raise UserError(
+                f"activation: got {len(names)} names for {len(self.hidden)} hidden layers; "
+                "expected one for each, or one name for all."
+            )
+        return [_activation(name) for name in names]
 
     def _parameters(self, layer: int, elements: int, inputs: int, outputs: int):
         kernel = nn.initializers.lecun_normal(batch_axis=(0,))

@@ -53,6 +53,14 @@ def test_one_composition_has_rank_one_and_small_residuals():
     assert total == pytest.approx(-2067.2, abs=1e-6)
 
 
+def test_the_shortest_distance_is_that_of_all_structures():
+    # Atoms of these molecules are 4.5 √3 Å apart; one is pulled closer.
+    wide, close = molecule([1, 1, 8]), molecule([1, 1, 8])
+    close.positions[1] = close.positions[0] + np.array([0.0, 0.7, 0.0])
+    assert statistics.compute([wide, close], 3.0).min_distance == pytest.approx(0.7)
+    assert statistics.compute([wide], 3.0).min_distance == 1.5
+
+
 def test_isolated_only_names_the_missing_elements():
     config = StatisticsConfig("isolated")
     with pytest.raises(UserError, match="no isolated atom of H, C"):

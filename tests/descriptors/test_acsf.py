@@ -1,6 +1,7 @@
 """Symmetry functions against loops over neighbours; moments against explicit pairs."""
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -11,7 +12,7 @@ import pytest
 
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure
-from mlip_jax.descriptors import angles
+from mlip_jax.descriptors import angles, envelopes
 from mlip_jax.descriptors.acsf import ACSF, SymmetryFunctions
 from mlip_jax.descriptors.envelopes import ENVELOPES
 from mlip_jax.descriptors.symmetry_functions import Angular, Radial
@@ -20,6 +21,7 @@ from mlip_jax.graph import edge_vectors, safe_norm
 SPECIES = (8, 14)
 CUTOFF = 3.2
 RADIAL = (Radial(0.8, 0.0, CUTOFF), Radial(4.0, 1.9, 2.7, neighbor=14), Radial(0.8, 0.0, 2.7))
+RADIAL += (Radial(0.8, 1.0, CUTOFF, weighted=True),)
 ANGULAR = (
     Angular(0.1, 0.0, -1.0, 2.0, CUTOFF),
     Angular(0.1, 0.0, 1.0, 16.0, CUTOFF, neighbors=(14, 8)),
@@ -27,6 +29,9 @@ ANGULAR = (
     Angular(0.5, 1.5, 1.0, 4.0, 2.6, narrow=True),
     Angular(0.2, 0.0, -1.0, 1.0, 3.0, narrow=True, neighbors=(14, 14)),
     Angular(0.3, 0.5, 1.0, 2.5, 3.0),
+    Angular(0.1, 0.5, 1.0, 3.0, CUTOFF, weighted=True),
+    Angular(0.5, 1.5, -1.0, 2.0, 2.6, narrow=True, weighted=True),
+    Angular(0.3, 0.5, 1.0, 2.5, 3.0, weighted=True),
 )
 
 
@@ -72,20 +77,30 @@ def _loops(structure: Structure, i: int, kind: str) -> list[float]:
 
     features = []
     for f in RADIAL:
+        if f.weighted:
+            features.append(sum(n * weight(f, np.linalg.norm(v)) for v, n in neighbors))
+            continue
         for z in SPECIES if f.neighbor is None else (f.neighbor,):
             features.append(sum(weight(f, np.linalg.norm(v)) for v, n in neighbors if n == z))
     for f in ANGULAR:
         pairs = [(8, 8), (8, 14), (14, 14)] if f.neighbors is None else [tuple(sorted(f.neighbors))]
-        for pair in pairs:
+        for pair in [None] if f.weighted else pairs:
             total = 0.0
             for (a, za), (b, zb) in itertools.combinations(neighbors, 2):
-                if tuple(sorted((za, zb))) == pair:
+                if f.weighted or tuple(sorted((za, zb))) == pair:
                     ra, rb = np.linalg.norm(a), np.linalg.norm(b)
                     base = max(1.0 + f.lam * float(a @ b) / (ra * rb), 0.0)
                     term = 2.0 ** (1.0 - f.zeta) * base**f.zeta * weight(f, ra) * weight(f, rb)
+                    term *= za * zb if f.weighted else 1.0
                     total += term * (weight(f, np.linalg.norm(a - b)) if f.narrow else 1.0)
             features.append(total)
     return features
+
+
+@functools.cache
+def _expected(kind: str) -> list[list[float]]:
+    """Of the first atoms: two of each element."""
+    return [_loops(_structure(), i, kind) for i in range(4)]
 
 
 @pytest.mark.parametrize("kind", sorted(ENVELOPES))
@@ -95,9 +110,9 @@ def test_functions_equal_loops_over_neighbors(kind, block):
     descriptor = SymmetryFunctions(RADIAL, ANGULAR, SPECIES, kind)
     graph = _graph(structure, CUTOFF + 0.5, dtype=np.float64, block=block)
     values = jax.jit(lambda g: descriptor.apply({}, g))(graph)
-    expected = [_loops(structure, i, kind) for i in range(8)]
-    # 1e-12: sums of some 1000 terms of order one, in float64.
-    np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-12)
+    expected = _expected(kind)
+    # 1e-12: sums of some 1000 terms, of order one but for weighted functions, in float64.
+    np.testing.assert_allclose(values[: len(expected)], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_moments_equal_triplets():
@@ -109,7 +124,7 @@ def test_moments_equal_triplets():
     shapes = tuple((lam, float(zeta)) for zeta in (1, 2, 3, 8, 12, 16) for lam in (-1.0, 1.0))
     units = vectors / r[..., None]
     moments = angles.wide_from_moments(units, weights, elements, shapes)
-    triplets = angles.from_triplets(vectors, r, weights, None, elements, shapes)
+    triplets = angles.from_pairs(vectors, r, jnp.swapaxes(weights, 1, 2), None, elements, shapes)
     # The series of ζ = 16 loses a few digits to cancellation.
     np.testing.assert_allclose(moments, triplets, rtol=1e-10, atol=1e-11)
 
@@ -171,6 +186,31 @@ def test_grid_and_explicit_list_agree():
     found, expected = (jax.jit(d.apply)({}, graph) for d in (grid, listed))
     np.testing.assert_array_equal(found, expected)
     assert found.shape == (8, 4 * 2 + 3 * 2 * 2 * 3)
+
+
+def test_weighted_grid_does_not_grow_with_the_elements():
+    grid = ACSF(species=SPECIES, cutoff=CUTOFF, num_radial=4, num_angular=3, zetas=(1, 4))
+    graph = _graph(_structure(), CUTOFF, dtype=np.float64)
+    weighted = jax.jit(grid.clone(weighted=True).apply)({}, graph)
+    assert weighted.shape == (8, 4 + 3 * 2 * 2)
+    plain = jax.jit(grid.apply)({}, graph)
+    # Functions of elements and pairs, in that order, times their atomic numbers.
+    radial = plain[:, :8].reshape(8, 4, 2) @ np.array([8.0, 14.0])
+    angular = plain[:, 8:].reshape(8, 12, 3) @ np.array([8.0 * 8.0, 8.0 * 14.0, 14.0 * 14.0])
+    np.testing.assert_allclose(weighted, np.concatenate([radial, angular], axis=1), rtol=1e-12)
+
+
+def test_weighted_functions_name_no_neighbors():
+    with pytest.raises(ValueError, match=r"got weighted with the neighbours 14"):
+        Radial(0.8, 0.0, CUTOFF, neighbor=14, weighted=True)
+
+
+@pytest.mark.parametrize("kind", sorted(ENVELOPES))
+def test_a_plateau_leaves_the_rest_of_the_cutoff_function(kind):
+    envelope = jax.jit(envelopes.named(kind, 0.25))
+    x = np.linspace(0.0, 1.1, 45)
+    expected = [_decay(kind, max(0.0, (v - 0.25) / 0.75)) for v in x]
+    np.testing.assert_allclose(envelope(x), expected, atol=1e-15)
 
 
 def test_short_angular_cutoff_uses_a_prefix():

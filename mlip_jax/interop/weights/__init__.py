@@ -1,55 +1,57 @@
-"""Published potentials: one reader for each format.
+"""Published potentials: one reader for each format, `read(files) -> Potential`.
 
-A reader is `read(files) -> Potential`, or `read(files, species)` where the files do not name their
-elements.
+A reader has keywords for what its files do not say: `species`, their elements in order, or the units
+`length` and `energy`.
 """
 
 import importlib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from mlip_jax import config, elements
+from mlip_jax import config
 from mlip_jax.config import UserError
 from mlip_jax.potential import Potential
 
 FORMATS = {
     "ace": "mlip_jax.interop.weights.ace",
+    "gap": "mlip_jax.interop.weights.gap",
     "mtp": "mlip_jax.interop.weights.mtp",
+    "n2p2": "mlip_jax.interop.weights.n2p2",
     "snap": "mlip_jax.interop.weights.snap",
 }
 """Names of formats and the modules that read them."""
 
-WITHOUT_ELEMENTS = ("mtp",)
-"""Formats whose files only number their elements."""
 
-
-def read(name: str, files: Sequence[Path], species: Sequence[str | int] | None = None) -> Potential:
+def read(name: str, files: Sequence[Path], **facts: Any) -> Potential:
     """Reads a published potential.
 
     Args:
         name: of the format, see `FORMATS`.
         files: as the format has them.
-        species: elements in the order of the file, for the formats `WITHOUT_ELEMENTS`.
+        **facts: what the files of some formats do not say: `species` (symbols or atomic numbers in
+            the order of the file), or the units `length` and `energy`.
 
     Raises:
-        UserError: for an unknown format, elements that are missing or not asked for, or a file
-            that is damaged, missing or not supported.
+        UserError: for an unknown format, facts that are missing or not asked for, or a file that is
+            damaged, missing or not supported.
     """
     if name not in FORMATS:
         raise config.unknown_name("import", "format", name, FORMATS)
     reader = importlib.import_module(FORMATS[name]).read
-    if (species is not None) != (name in WITHOUT_ELEMENTS):
-        raise UserError(
-            f"import: {name} files only number their elements; name them in their order, such as "
-            "`--species Mo,W`."
-            if species is None
-            else f"import: got species; {name} files name their elements. Leave `--species` out."
-        )
-    if species is None:
-        return reader(files)
-    try:
-        return reader(files, [elements.atomic_number(symbol) for symbol in species])
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"import: {error}") from None
+    known = dict(inspect.signature(reader).parameters)
+    del known["files"]
+    for fact in facts:
+        if fact not in known:
+            raise UserError(
+                f"import: got {fact}; {name} files say that themselves. Leave `--{fact}` out."
+            )
+    for fact, parameter in known.items():
+        if parameter.default is inspect.Parameter.empty and fact not in facts:
+            example = {"species": "Mo,W"}.get(fact, "…")
+            raise UserError(
+                f"import: {name} files do not say their {fact}; give it, such as "
+                f"`--{fact} {example}`."
+            )
+    return reader(files, **facts)

@@ -1,5 +1,6 @@
 """Text files of parameters, word by word, with errors that name file and line."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +16,12 @@ class Lines:
         path: of the file.
         join: mark at the end of a line that the next one continues.
         end: beginning of a line that ends the text; binary data may follow.
+        comments: characters that begin a comment.
     """
 
-    def __init__(self, path: Path, join: str | None = None, end: str | None = None):
+    def __init__(
+        self, path: Path, join: str | None = None, end: str | None = None, comments: str = "#"
+    ):
         try:
             data = path.read_bytes()
             if end is not None:
@@ -27,7 +31,7 @@ class Lines:
             raise UserError(f"{path}: cannot be read ({error}).") from error
         self.path = path
         self.number_of_line = 0
-        self._lines = self._meaningful(text.splitlines(), join)
+        self._lines = self._meaningful(text.splitlines(), join, comments)
 
     def next(self, expected: str | None, words: int = 1) -> list[str]:
         """Words of the next line.
@@ -65,10 +69,12 @@ class Lines:
         return UserError(f"{self.path}, line {self.number_of_line}: {what}.")
 
     @staticmethod
-    def _meaningful(lines: list[str], join: str | None) -> Iterator[tuple[int, list[str]]]:
+    def _meaningful(
+        lines: list[str], join: str | None, comments: str
+    ) -> Iterator[tuple[int, list[str]]]:
         words: list[str] = []
         for number, line in enumerate(lines, 1):
-            words += line.partition("#")[0].split()
+            words += re.split(f"[{comments}]", line, maxsplit=1)[0].split()
             if join and words and words[-1] == join:
                 words.pop()
             elif words:

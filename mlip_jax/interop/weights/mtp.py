@@ -64,7 +64,7 @@ class Moment(NamedTuple):
     factors: int
 
 
-def read(files: Sequence[Path], species: Sequence[int]) -> Potential:
+def read(files: Sequence[Path], species: Sequence[str | int]) -> Potential:
     """Reads a moment tensor potential.
 
     The scalars of the file are found among those of `MomentTensors` by their exact values for
@@ -72,7 +72,7 @@ def read(files: Sequence[Path], species: Sequence[int]) -> Potential:
 
     Args:
         files: one `.mtp` or `.almtp`.
-        species: atomic numbers of the file's 0, 1, ….
+        species: symbols or atomic numbers of the file's 0, 1, ….
 
     Raises:
         UserError: naming file and line of what is damaged, missing or not supported.
@@ -82,22 +82,23 @@ def read(files: Sequence[Path], species: Sequence[int]) -> Potential:
         raise UserError(f"mtp: got {names}; expected one .mtp or .almtp file.")
     path = Path(files[0])
     fields = read_fields(path)
-    if len(species) != fields["species_count"]:
+    numbers = _atomic_numbers(species)
+    if len(numbers) != fields["species_count"]:
         raise UserError(
-            f"{path}: has {fields['species_count']} species; got {len(species)}: "
-            f"{', '.join(elements.symbols(species))}. Name them in the order of the file."
+            f"{path}: has {fields['species_count']} species; got {len(numbers)}: "
+            f"{', '.join(elements.symbols(numbers))}. Name them in the order of the file."
         )
     descriptor, coefficients = _scalars(path, fields)
     width = (fields["max_dist"] - fields["min_dist"]) ** 2
     descriptor = descriptor.clone(
-        species=tuple(species),
+        species=numbers,
         cutoff=fields["max_dist"],
         min_dist=fields["min_dist"],
         radial_basis_size=fields["radial_basis_size"],
     )
     radial = fields.get("scaling", 1.0) * width * fields["radial_coeffs"]
     radial = radial[:, :, : descriptor.radial_functions]
-    ones = np.ones((len(species), len(coefficients)))
+    ones = np.ones((len(numbers), len(coefficients)))
     variables = {
         "params": {
             "descriptor": {"radial": radial},
@@ -105,9 +106,16 @@ def read(files: Sequence[Path], species: Sequence[int]) -> Potential:
         },
         "constants": {"shift": 0.0 * ones, "factor": ones},
     }
-    energies = dict(zip(species, fields["species_coeffs"].tolist(), strict=True))
+    energies = dict(zip(numbers, fields["species_coeffs"].tolist(), strict=True))
     card = {"imported": {"format": "mtp", "files": [path.name]}}
     return Potential(Local(descriptor, Linear(), energy_scale=1.0), variables, energies, card)
+
+
+def _atomic_numbers(species: Sequence[str | int]) -> tuple[int, ...]:
+    try:
+        return tuple(elements.atomic_number(symbol) for symbol in species)
+    except ValueError as error:
+        raise UserError(f"mtp: {error}") from None
 
 
 def read_fields(path: Path) -> Fields:
