@@ -1,0 +1,63 @@
+"""Smooth functions of one variable as Chebyshev series: coefficients on the host, sums on the device.
+
+Host and device split the work: a series is computed once, in float64, from a formula that may be
+slow or delicate; evaluating it is one matrix product, well conditioned, with smooth derivatives.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+NODES = 256
+"""Points at which a function is sampled for its series."""
+
+_ROUNDING = 1e-14
+"""Terms that are smaller, relative to the largest, are rounding in float64."""
+
+_PLATEAU = 8
+"""A series ends where as many terms in a row are that small: even functions lack every other."""
+
+
+def series(
+    function: Callable[[Float[np.ndarray, " points"]], Float[np.ndarray, "points *shape"]],
+    precision: float,
+) -> Float[np.ndarray, "terms *shape"]:
+    """Coefficients c of `f(y) = Σ_k c_k T_k(y)` on [-1, 1], as many as the precision needs.
+
+    Args:
+        function: of points in [-1, 1].
+        precision: of the sum, relative to the largest value; terms below it are left out.
+
+    Raises:
+        ValueError: where the function varies too quickly for `NODES` points.
+    """
+    angles = np.pi * (np.arange(NODES) + 0.5) / NODES
+    values = function(np.cos(angles))
+    weights = np.cos(np.outer(np.arange(NODES), angles)) * (2.0 / NODES)
+    weights[0] *= 0.5
+    coefficients = np.tensordot(weights, values, axes=1)
+    sizes = np.abs(coefficients).reshape(NODES, -1).max(axis=1)
+    small = sizes <= max(precision, _ROUNDING) * sizes.max()
+    ends = [k for k in range(1, NODES // 2) if np.all(small[k : k + _PLATEAU])]
+    if not ends:
+        raise ValueError(
+            f"chebyshev.series: got a function that {NODES} points do not resolve; expected a "
+            "smoother one, or a shorter interval."
+        )
+    return coefficients[: ends[0]]
+
+
+def polynomials(y: Float[Array, "*shape"], number: int) -> Float[Array, "*shape _"]:
+    """`T_0(y) … T_(number - 1)(y)` of y in [-1, 1].
+
+    By `T_(n + k) = 2 T_n T_k - T_(n - k)` the number of polynomials doubles in each step.
+    """
+    values = jnp.stack([jnp.ones_like(y), y], axis=-1)
+    while (size := values.shape[-1]) < number:
+        n = size - 1
+        more = min(n, number - size)
+        products = 2.0 * values[..., n:] * values[..., 1 : more + 1]
+        values = jnp.concatenate([values, products - values[..., n - more : n][..., ::-1]], axis=-1)
+    return values[..., :number]
