@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
+from mlip_jax.descriptors.envelopes import transition
 from mlip_jax.descriptors.soap_radial import RadialBasis, RadialSettings, radial_functions
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, edge_vectors, map_atom_blocks, safe_norm
@@ -91,17 +92,12 @@ class SOAP(nn.Module):
         """`f_c R_nl` of even and odd degrees, `[atoms, max_neighbors, degrees, n_max]`."""
         table = _table(self._settings, float(jnp.finfo(r.dtype).eps))
         terms, degrees, n_max = table.shape
-        terms = chebyshev.polynomials(2.0 * x * x - 1.0, terms) * self._weight(r)[..., None]
+        weight = transition(r, self.cutoff, self.cutoff_transition_width)
+        terms = chebyshev.polynomials(2.0 * x * x - 1.0, terms) * weight[..., None]
         values = terms @ jnp.asarray(table.reshape(-1, degrees * n_max), r.dtype)
         values = values.reshape(*r.shape, degrees, n_max)
         split = (degrees + 1) // 2
         return values[..., :split, :], values[..., split:, :] * x[..., None, None]
-
-    def _weight(self, r: Array) -> Array:
-        """Cutoff function: 1, then half a cosine, 0 from the cutoff on."""
-        width = self.cutoff_transition_width
-        falling = jnp.clip((r - (self.cutoff - width)) / width, 0.0, 1.0)
-        return jnp.where(r < self.cutoff, 0.5 * (1.0 + jnp.cos(jnp.pi * falling)), 0.0)
 
     def _spectrum(self, expansion: list[Array]) -> Array:
         """Features of atoms, `[atoms, pairs * degrees (+ 1)]`."""

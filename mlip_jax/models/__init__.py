@@ -35,9 +35,12 @@ MODELS = {
 PARTS = {
     "acsf": "mlip_jax.descriptors.acsf:ACSF",
     "bispectrum": "mlip_jax.descriptors.bispectrum:Bispectrum",
+    "distance_kernel": "mlip_jax.descriptors.distance:DistanceKernel",
+    "gaussian_process": "mlip_jax.nn.gaussian_process:GaussianProcess",
     "linear": "mlip_jax.nn.linear:Linear",
     "mlp": "mlip_jax.nn.mlp:ElementMLP",
     "quadratic": "mlip_jax.nn.linear:Quadratic",
+    "soap": "mlip_jax.descriptors.soap:SOAP",
     "symmetry_functions": "mlip_jax.descriptors.acsf:SymmetryFunctions",
 }
 """What a field of a model may name: descriptors and regressors."""

@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 from jaxtyping import Array, Float
 
 NODES = 256
 """Points at which a function is sampled for its series."""
 
-_ROUNDING = 1e-14
+_ROUNDING = 1e-15
 """Terms that are smaller, relative to the largest, are rounding in float64."""
 
 _PLATEAU = 8
@@ -35,9 +36,8 @@ def series(
     """
     angles = np.pi * (np.arange(NODES) + 0.5) / NODES
     values = function(np.cos(angles))
-    weights = np.cos(np.outer(np.arange(NODES), angles)) * (2.0 / NODES)
-    weights[0] *= 0.5
-    coefficients = np.tensordot(weights, values, axes=1)
+    coefficients = scipy.fft.dct(values, type=2, axis=0) / NODES
+    coefficients[0] *= 0.5
     sizes = np.abs(coefficients).reshape(NODES, -1).max(axis=1)
     small = sizes <= max(precision, _ROUNDING) * sizes.max()
     ends = [k for k in range(1, NODES // 2) if np.all(small[k : k + _PLATEAU])]

@@ -8,6 +8,7 @@ from mlip_jax import config
 from mlip_jax.potential import Potential
 
 FORMATS = {
+    "gap": "mlip_jax.interop.weights.gap",
     "snap": "mlip_jax.interop.weights.snap",
 }
 """Names of formats and the modules that read them."""
