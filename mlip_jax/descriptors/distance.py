@@ -48,7 +48,7 @@ class DistanceKernel(nn.Module):
     points: tuple[tuple[float, ...], ...] | None = None
     num_sparse: int = 15
     inner: float = 1.0
-    jitter: float = 1e-10
+    jitter: float = 1e-8
 
     def __call__(self, graph: AtomicGraph) -> Float[Array, "atoms features"]:
         """Features of every atom, pair of elements by pair.

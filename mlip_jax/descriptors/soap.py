@@ -71,14 +71,13 @@ class SOAP(nn.Module):
         return map_atom_blocks(block, graph, edge_vectors(graph), element[graph.neighbors], element)
 
     def _expansion(self, vectors: Array, neighbor: Array, own: Array) -> list[Array]:
-        """c of every degree, `[atoms, elements * n_max, 2l + 1]`."""
+        """Coefficients c of every degree, `[atoms, elements * n_max, 2l + 1]`."""
         elements = len(self._checked_species())
         r = safe_norm(vectors)
         x = jnp.minimum(r / self.cutoff, 1.0)
         even, odd = self._radial(x, r)
         units = vectors / jnp.where(r > 0.0, r, 1.0)[..., None]
-        if elements > 1:
-            chosen = jax.nn.one_hot(neighbor, elements, dtype=r.dtype)
+        chosen = jax.nn.one_hot(neighbor, elements, dtype=r.dtype)
         expansion = []
         for l, harmonics in enumerate(angular.spherical_harmonics(units, self.l_max)):
             radial = (odd if l % 2 else even)[..., l // 2, :]
@@ -163,9 +162,9 @@ class SOAP(nn.Module):
 
 @functools.cache
 def _table(settings: RadialSettings, precision: float) -> Float[np.ndarray, "terms degrees n_max"]:
-    """Series in `T_k(2 (r / r_c)² - 1)` of R_nl, even degrees first; those of odd ones over r / r_c.
+    """Series in `T_k(2 (r / r_c)² - 1)` of R_nl, even degrees before odd ones.
 
-    `sqrt(4π)` turns the harmonics into orthonormal ones.
+    Those of odd degrees are divided by `r / r_c`; `sqrt(4π)` turns the harmonics into orthonormal ones.
     """
 
     def functions(y: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from mlip_jax.config import UserError
 
 MODELS = {
     "behler_parrinello": "mlip_jax.models.behler_parrinello:behler_parrinello",
+    "gap": "mlip_jax.models.gap:gap",
     "lennard_jones": "mlip_jax.models.pair:LennardJones",
     "local": "mlip_jax.models.local:Local",
     "morse": "mlip_jax.models.pair:Morse",

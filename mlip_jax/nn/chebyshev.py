@@ -1,4 +1,4 @@
-"""Smooth functions of one variable as Chebyshev series: coefficients on the host, sums on the device.
+"""Smooth functions of one variable as Chebyshev series: made on the host, summed on the device.
 
 Host and device split the work: a series is computed once, in float64, from a formula that may be
 slow or delicate; evaluating it is one matrix product, well conditioned, with smooth derivatives.
@@ -22,13 +22,12 @@ _PLATEAU = 8
 
 
 def series(
-    function: Callable[[Float[np.ndarray, " points"]], Float[np.ndarray, "points *shape"]],
-    precision: float,
-) -> Float[np.ndarray, "terms *shape"]:
+    function: Callable[[np.ndarray], np.ndarray], precision: float
+) -> Float[np.ndarray, "terms ..."]:
     """Coefficients c of `f(y) = Σ_k c_k T_k(y)` on [-1, 1], as many as the precision needs.
 
     Args:
-        function: of points in [-1, 1].
+        function: of points in [-1, 1] `[points]`; its values are `[points, ...]`, as many series.
         precision: of the sum, relative to the largest value; terms below it are left out.
 
     Raises:
@@ -36,7 +35,7 @@ def series(
     """
     angles = np.pi * (np.arange(NODES) + 0.5) / NODES
     values = function(np.cos(angles))
-    coefficients = scipy.fft.dct(values, type=2, axis=0) / NODES
+    coefficients = np.asarray(scipy.fft.dct(values, type=2, axis=0)) / NODES
     coefficients[0] *= 0.5
     sizes = np.abs(coefficients).reshape(NODES, -1).max(axis=1)
     small = sizes <= max(precision, _ROUNDING) * sizes.max()

@@ -2,9 +2,9 @@
 
 The energy of an atom with features x is `Σ_s α_s k(x, x_s)` over sparse points x_s of its element,
 with `k(x, x') = (x · x')^ζ`; Bartók & Csányi, Int. J. Quantum Chem. 115, 1051 (2015), section 3.
-With `K = L Lᵀ` the matrix of k between sparse points, the coefficients are `α = L⁻ᵀ β`: the prior of
-the process is then a standard normal distribution of each β, so that ridge regression for β is the
-subset-of-regressors approximation (Quiñonero-Candela & Rasmussen, J. Mach. Learn. Res. 6, 1939,
+With `K = L Lᵀ` the matrix of k between sparse points, the coefficients are `α = L⁻ᵀ β`: the prior
+of the process is then a standard normal distribution of each β, so that ridge regression for β is
+the subset-of-regressors approximation (Quiñonero-Candela & Rasmussen, J. Mach. Learn. Res. 6, 1939,
 2005, section 5), its penalty the variance of the noise over that of the energies.
 """
 
@@ -39,7 +39,7 @@ class GaussianProcess(nn.Module):
     num_sparse: int = 100
     zeta: int = 4
     selection: Selection = "farthest"
-    jitter: float = 1e-10
+    jitter: float = 1e-8
 
     @nn.compact
     def __call__(

@@ -36,7 +36,7 @@ def leave(*names: str) -> list:
     ]
 
 
-COMPOSED = ("local", "snap", "sum")
+COMPOSED = ("gap", "local", "snap", "sum")
 """Their parts are tested elsewhere: plain runs leave them out."""
 
 NAMES = leave(*COMPOSED)

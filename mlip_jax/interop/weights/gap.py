@@ -81,8 +81,8 @@ def read(files: Sequence[Path]) -> Potential:
     if not processes:
         raise UserError(f"{path}: holds no <gpCoordinates>; expected a GAP written by gap_fit.")
     species = _species(processes, path)
-    terms = [_pair_term(group, species) for group in _groups(processes, "distance_2b")]
-    terms += [_soap_term(group) for group in _groups(processes, "soap")]
+    terms = [_soap_term(group) for group in _groups(processes, "soap")]
+    terms += [_pair_term(group, species) for group in _groups(processes, "distance_2b")]
     model: nn.Module = terms[0].model
     variables = terms[0].variables
     if len(terms) > 1:
@@ -100,9 +100,7 @@ def read(files: Sequence[Path]) -> Potential:
         z: energies.get(z, 0.0) + sum(term.isolated.get(z, 0.0) for term in terms) for z in species
     }
     names = [path.name, *sorted(found.name for found in given.values())]
-    return Potential(
-        model, variables, references, {"imported": {"format": "gap", "files": names}}
-    )
+    return Potential(model, variables, references, {"imported": {"format": "gap", "files": names}})
 
 
 def _xml_of(files: Sequence[Path]) -> tuple[Path, dict[str, Path]]:
@@ -280,8 +278,7 @@ def _pair_term(group: Sequence[Process], species: tuple[int, ...]) -> Term:
     """One kernel of distances with the processes of its pairs of elements."""
     by_pair = {tuple(sorted(p.arguments.centres)): p for p in group}
     pairs = [
-        by_pair.get(tuple(sorted((species[e], species[f]))))
-        for e, f in element_pairs(len(species))
+        by_pair.get(tuple(sorted((species[e], species[f])))) for e, f in element_pairs(len(species))
     ]
     points = tuple(() if p is None else tuple(p.points[:, 0].tolist()) for p in pairs)
     first, delta = group[0], group[0].delta
