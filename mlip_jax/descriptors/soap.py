@@ -164,7 +164,7 @@ class SOAP(nn.Module):
 def _table(settings: RadialSettings, precision: float) -> Float[np.ndarray, "terms degrees n_max"]:
     """Series in `T_k(2 (r / r_c)² - 1)` of R_nl, even degrees before odd ones.
 
-    Those of odd degrees are divided by `r / r_c`; `sqrt(4π)` turns the harmonics into orthonormal ones.
+    Those of odd degrees are divided by `r / r_c`; with `sqrt(4π)` the harmonics are orthonormal.
     """
 
     def functions(y: np.ndarray) -> np.ndarray:

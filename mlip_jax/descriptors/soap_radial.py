@@ -17,10 +17,15 @@ import numpy as np
 import scipy.special
 from jaxtyping import Float
 
+from mlip_jax.config import UserError
+
 RadialBasis = Literal["gaussian", "gto", "polynomial"]
 
 _DECAY = 1e-3
 """Value at which a Gaussian-type orbital ends, as in DScribe."""
+
+_DEPENDENT = 1e-13
+"""Smallest singular value of a basis, relative to the largest, that leaves some digits."""
 
 
 class RadialSettings(NamedTuple):
@@ -103,7 +108,7 @@ def _polynomial(r: np.ndarray, settings: RadialSettings) -> np.ndarray:
     exponents = np.arange(settings.n_max)[:, None] + 3
 
     def powers(points: np.ndarray) -> np.ndarray:
-        of_n = (1.0 - points[None, :] / settings.cutoff) ** exponents
+        of_n = (settings.cutoff - points[None, :]) ** exponents
         return np.broadcast_to(of_n, (settings.l_max + 1, *of_n.shape))
 
     return _integrated(r, settings, powers, settings.cutoff)
@@ -117,17 +122,19 @@ def _integrated(
 ) -> np.ndarray:
     """`∫ r'² g_nl w_l dr'` over [0, far] of a basis `[degrees, n, points]`, made orthonormal.
 
-    The basis is made orthonormal symmetrically (Löwdin), by quadrature.
+    The basis is made orthonormal symmetrically (Löwdin), as it is: functions in Å, not normalised.
+    The result is the orthogonal factor of its polar decomposition at the points of a quadrature.
     """
     nodes, weights = scipy.special.roots_legendre(400)
-    points, weights = 0.5 * far * (nodes + 1.0), 0.5 * far * weights
-    weights = weights * points**2
-    values = basis(points)
-    values = values / np.sqrt(np.sum(weights * values**2, axis=-1, keepdims=True))
-    overlap = np.einsum("lap,lbp,p->lab", values, values, weights)
-    sizes, vectors = np.linalg.eigh(overlap)
-    lowdin = (vectors / np.sqrt(sizes)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
-    return np.einsum("rlp,lbp,lba,p->rla", _kernels(r, points, settings), values, lowdin, weights)
+    points = 0.5 * far * (nodes + 1.0)
+    roots = points * np.sqrt(0.5 * far * weights)
+    left, sizes, right = np.linalg.svd(basis(points) * roots, full_matrices=False)
+    if np.any(sizes[:, -1] < _DEPENDENT * sizes[:, 0]):
+        raise UserError(
+            f"soap.n_max: got {settings.n_max}; radial functions of the basis {settings.basis!r} "
+            "are linearly dependent to rounding. Expected fewer, or the basis gaussian."
+        )
+    return np.einsum("rlp,lap->rla", _kernels(r, points, settings) * roots, left @ right)
 
 
 _BASES: dict[str, Callable[[np.ndarray, RadialSettings], np.ndarray]] = {

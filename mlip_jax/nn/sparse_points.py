@@ -47,59 +47,49 @@ def select(
         number: of rows.
         method: `farthest`: each next row is the one farthest from those chosen, the first the one
             farthest from the mean; Gonzalez (1985). `cur`: rows of high leverage, each next one
-            after what the chosen ones span is projected out; Imbalzano et al., J. Chem. Phys. 148,
-            241730 (2018), section II.
+            after what the chosen ones span is projected out (Imbalzano et al., J. Chem. Phys. 148,
+            241730, 2018, section II), and the farthest ones once they span all.
     """
-    chosen = _farthest(features, number) if method == "farthest" else _cur(features, number)
-    return features[chosen]
+    chosen = _cur(features, number) if method == "cur" else []
+    return features[_farthest(features, number, chosen)]
 
 
-def _farthest(features: np.ndarray, number: int) -> list[int]:
-    squares = np.sum(features**2, axis=1)
-    distances = np.sum((features - features.mean(axis=0)) ** 2, axis=1)
-    smallest = _DISTINCT * max(float(squares.max(initial=0.0)), np.finfo(float).tiny)
-    chosen: list[int] = []
+def _farthest(features: np.ndarray, number: int, chosen: list[int]) -> list[int]:
+    """Adds to the rows chosen so far those that are farthest, one by one."""
+    chosen = list(chosen)
+    start = features[chosen] if chosen else features.mean(axis=0, keepdims=True)
+    gaps = np.min([np.sum((features - row) ** 2, axis=1) for row in start], axis=0)
     while len(chosen) < min(number, len(features)):
-        farthest = int(np.argmax(distances))
-        if chosen and distances[farthest] <= smallest:
+        best = int(np.argmax(gaps))
+        if chosen and gaps[best] <= _smallest(features):
             break
-        to_it = np.sum((features - features[farthest]) ** 2, axis=1)
-        distances = np.minimum(distances, to_it) if chosen else to_it
-        chosen.append(farthest)
+        to_it = np.sum((features - features[best]) ** 2, axis=1)
+        gaps = np.minimum(gaps, to_it) if chosen else to_it
+        chosen.append(best)
     return chosen
 
 
 def _cur(features: np.ndarray, number: int) -> list[int]:
-    rest = features.copy()
-    squares = np.sum(rest**2, axis=1)
-    smallest = _DISTINCT * max(float(squares.max(initial=0.0)), np.finfo(float).tiny)
-    chosen: list[int] = []
-    # The leverage on the first singular vector, with the chosen rows projected out of the others.
+    """Rows of the largest leverage on the first singular vector, until they span all rows."""
+    rest, chosen = features.copy(), []
     while len(chosen) < min(number, len(features)):
         sizes = np.sum(rest**2, axis=1)
-        sizes[chosen] = 0.0
-        if sizes.max() <= smallest:
+        _, vectors = np.linalg.eigh(rest.T @ rest)
+        leverages = np.where(sizes > _smallest(features), (rest @ vectors[:, -1]) ** 2, -1.0)
+        leverages[chosen] = -1.0
+        best = int(np.argmax(leverages))
+        if leverages[best] < 0.0:
             break
-        left = _leading_left(rest)
-        scores = np.where(sizes > smallest, left**2, -1.0)
-        scores[chosen] = -2.0
-        best = int(np.argmax(scores))
-        direction = rest[best] / np.linalg.norm(rest[best])
+        direction = rest[best] / np.sqrt(sizes[best])
         rest = rest - np.outer(rest @ direction, direction)
         chosen.append(best)
-    if len(chosen) < min(number, len(features)):
-        others = np.setdiff1d(np.arange(len(features)), chosen)
-        more = _farthest(features[others], number - len(chosen))
-        chosen += others[more].tolist()
     return chosen
 
 
-def _leading_left(matrix: np.ndarray) -> np.ndarray:
-    """The left singular vector of the largest singular value."""
-    _, vectors = np.linalg.eigh(matrix.T @ matrix)
-    left = matrix @ vectors[:, -1]
-    return left / max(float(np.linalg.norm(left)), np.finfo(float).tiny)
+def _smallest(features: np.ndarray) -> float:
+    """Squared distance below which rows are the same."""
+    return _DISTINCT * max(float(np.sum(features**2, axis=1).max()), np.finfo(float).tiny)
 
 
 _DISTINCT = 1e-14
-"""Squared distance, relative to the largest squared length, below which rows are the same."""
+"""Squared distance of rows that are the same, relative to the largest squared length."""
