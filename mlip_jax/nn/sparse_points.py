@@ -74,8 +74,7 @@ def _cur(features: np.ndarray, number: int) -> list[int]:
     rest, chosen = features.copy(), []
     while len(chosen) < min(number, len(features)):
         sizes = np.sum(rest**2, axis=1)
-        _, vectors = np.linalg.eigh(rest.T @ rest)
-        leverages = np.where(sizes > _smallest(features), (rest @ vectors[:, -1]) ** 2, -1.0)
+        leverages = np.where(sizes > _smallest(features), (rest @ _leading(rest)) ** 2, -1.0)
         leverages[chosen] = -1.0
         best = int(np.argmax(leverages))
         if leverages[best] < 0.0:
@@ -86,10 +85,24 @@ def _cur(features: np.ndarray, number: int) -> list[int]:
     return chosen
 
 
+def _leading(matrix: np.ndarray) -> np.ndarray:
+    """The right singular vector of the largest singular value, by power iteration.
+
+    Leverages need a few digits only; it starts from the direction of the longest row.
+    """
+    vector = matrix[np.argmax(np.sum(matrix**2, axis=1))]
+    for _ in range(_ITERATIONS):
+        vector = matrix.T @ (matrix @ vector)
+        vector = vector / max(float(np.linalg.norm(vector)), np.finfo(float).tiny)
+    return vector
+
+
 def _smallest(features: np.ndarray) -> float:
     """Squared distance below which rows are the same."""
     return _DISTINCT * max(float(np.sum(features**2, axis=1).max()), np.finfo(float).tiny)
 
+
+_ITERATIONS = 20
 
 _DISTINCT = 1e-14
 """Squared distance of rows that are the same, relative to the largest squared length."""

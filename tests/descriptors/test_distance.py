@@ -1,6 +1,7 @@
 """Kernels of distances against loops over pairs."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +26,7 @@ def structure():
     return Structure(np.array([8, 14, 14, 8]), positions, cell, np.array([True] * 3))
 
 
-def features(descriptor, structure, dtype=np.float64):
+def features(descriptor, structure, dtype: Any = np.float64):
     graph = make_graph(structure, descriptor.cutoff, dtype=dtype)
     return np.asarray(jax.jit(lambda g: descriptor.apply({}, g))(graph))
 

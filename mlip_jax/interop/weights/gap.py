@@ -80,7 +80,7 @@ def read(files: Sequence[Path]) -> Potential:
     processes = [_process(path, given, node) for node in root.iter("gpCoordinates")]
     if not processes:
         raise UserError(f"{path}: holds no <gpCoordinates>; expected a GAP written by gap_fit.")
-    species = _species(processes, path)
+    species = _species(processes)
     terms = [_soap_term(group) for group in _groups(processes, "soap")]
     terms += [_pair_term(group, species) for group in _groups(processes, "distance_2b")]
     model: nn.Module = terms[0].model
@@ -208,15 +208,13 @@ def _number(path: Path, node: Element, word: str) -> float:
     return value
 
 
-def _species(processes: Sequence[Process], path: Path) -> tuple[int, ...]:
-    """Elements that every group of processes knows, in the order of the file."""
-    known = dict.fromkeys(z for p in processes for z in p.arguments.species)
+def _species(processes: Sequence[Process]) -> tuple[int, ...]:
+    """Elements of all processes, in the order of the file."""
     for p in processes:
         unknown = [z for z in p.arguments.species if z not in range(1, len(elements.SYMBOLS))]
         if unknown:
-            raise UserError(f"{p.where}: got the atomic number {unknown[0]}.")
-    del path
-    return tuple(known)
+            raise UserError(f"{p.where}: got {unknown[0]}; expected an atomic number.")
+    return tuple(dict.fromkeys(z for p in processes for z in p.arguments.species))
 
 
 def _groups(processes: Sequence[Process], kind: str) -> list[list[Process]]:
