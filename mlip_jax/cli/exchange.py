@@ -16,7 +16,8 @@ def import_(
 ) -> None:
     """Import a published potential; its numbers stay those of the program it was made for.
 
-    Formats: `snap` (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`).
+    Formats: `snap` (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`); `gap`
+    (QUIP: `.xml`, with its `.sparseX` files beside it).
 
     For example
 

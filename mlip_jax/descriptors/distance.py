@@ -81,9 +81,7 @@ class DistanceKernel(nn.Module):
         y = 2.0 * jnp.minimum(r / self.cutoff, 1.0) - 1.0
         weight = 0.5 * transition(r, self.cutoff, self.cutoff_transition_width)
         of_element = jax.nn.one_hot(neighbor, len(self._checked_species()), dtype=r.dtype)
-        return jnp.einsum(
-            "ije,ijk->iek", of_element * weight[..., None], chebyshev.polynomials(y, terms)
-        )
+        return jnp.einsum("ije,kij->iek", of_element, chebyshev.polynomials(y, terms, weight))
 
     def isolated_features(self) -> Float[np.ndarray, "elements features"]:
         """Zero: there are no pairs."""

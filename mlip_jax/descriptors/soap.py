@@ -92,9 +92,9 @@ class SOAP(nn.Module):
         table = _table(self._settings, float(jnp.finfo(r.dtype).eps))
         terms, degrees, n_max = table.shape
         weight = transition(r, self.cutoff, self.cutoff_transition_width)
-        terms = chebyshev.polynomials(2.0 * x * x - 1.0, terms) * weight[..., None]
-        values = terms @ jnp.asarray(table.reshape(-1, degrees * n_max), r.dtype)
-        values = values.reshape(*r.shape, degrees, n_max)
+        weighted = chebyshev.polynomials(2.0 * x * x - 1.0, terms, weight)
+        flat = jnp.asarray(table.reshape(terms, degrees * n_max), r.dtype)
+        values = jnp.einsum("kij,kc->ijc", weighted, flat).reshape(*r.shape, degrees, n_max)
         split = (degrees + 1) // 2
         return values[..., :split, :], values[..., split:, :] * x[..., None, None]
 

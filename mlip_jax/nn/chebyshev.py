@@ -48,15 +48,14 @@ def series(
     return coefficients[: ends[0]]
 
 
-def polynomials(y: Float[Array, "*shape"], number: int) -> Float[Array, "*shape _"]:
-    """`T_0(y) … T_(number - 1)(y)` of y in [-1, 1].
+def polynomials(
+    y: Float[Array, "..."], number: int, weight: Float[Array, "..."]
+) -> Float[Array, "terms ..."]:
+    """`w T_0(y) … w T_(number - 1)(y)` of y in [-1, 1] and a weight w, terms first.
 
-    By `T_(n + k) = 2 T_n T_k - T_(n - k)` the number of polynomials doubles in each step.
+    The weight enters the seeds of the recurrence, `T_(n + 1) = 2 y T_n - T_(n - 1)`.
     """
-    values = jnp.stack([jnp.ones_like(y), y], axis=-1)
-    while (size := values.shape[-1]) < number:
-        n = size - 1
-        more = min(n, number - size)
-        products = 2.0 * values[..., n:] * values[..., 1 : more + 1]
-        values = jnp.concatenate([values, products - values[..., n - more : n][..., ::-1]], axis=-1)
-    return values[..., :number]
+    terms = [weight, weight * y]
+    while len(terms) < number:
+        terms.append(2.0 * y * terms[-1] - terms[-2])
+    return jnp.stack(terms[:number])
