@@ -22,7 +22,7 @@ from mlip_jax.config import UserError
 from mlip_jax.descriptors.envelopes import transition
 from mlip_jax.descriptors.soap_radial import RadialBasis, RadialSettings, radial_functions
 from mlip_jax.elements import species_index
-from mlip_jax.graph import AtomicGraph, edge_vectors, map_atom_blocks, safe_norm
+from mlip_jax.graph import AtomicGraph, edge_vectors, map_atom_blocks, prefix_length, safe_norm
 from mlip_jax.nn import angular, chebyshev
 
 
@@ -68,7 +68,9 @@ class SOAP(nn.Module):
         def block(vectors: Array, neighbor: Array, own: Array) -> Array:
             return self._spectrum(self._expansion(vectors, neighbor, own))
 
-        return map_atom_blocks(block, graph, edge_vectors(graph), element[graph.neighbors], element)
+        k = prefix_length(graph, self.cutoff)
+        vectors, neighbor = edge_vectors(graph)[:, :k], element[graph.neighbors[:, :k]]
+        return map_atom_blocks(block, graph, vectors, neighbor, element)
 
     def _expansion(self, vectors: Array, neighbor: Array, own: Array) -> list[Array]:
         """Coefficients c of every degree, `[atoms, elements * n_max, 2l + 1]`."""
