@@ -9,7 +9,7 @@ Selection = Literal["farthest", "cur"]
 
 
 class Reservoir:
-    """A uniform random sample of rows that arrive in parts, of bounded size; Li (1994).
+    """A uniform random sample of rows that arrive in parts, of bounded size; Vitter (1985), algorithm R.
 
     The sample depends on the order of the rows and the seed only, not on the parts.
 
@@ -103,6 +103,7 @@ def _smallest(features: np.ndarray) -> float:
 
 
 _ITERATIONS = 20
+"""Of the power iteration."""
 
 _DISTINCT = 1e-14
 """Squared distance of rows that are the same, relative to the largest squared length."""
