@@ -71,14 +71,16 @@ class GaussianProcess(nn.Module):
         return jnp.einsum("ei,ie->i", energies, picked)
 
     def calibrate(
-        self,
-        constants: Mapping[str, Any],
-        features: Sequence[Float[np.ndarray, "sample features"]],
+        self, constants: Mapping[str, Any], features: Sequence[np.ndarray]
     ) -> dict[str, Any]:
-        """Constants with sparse points chosen from `features` of each element, and their whitening.
+        """Constants with sparse points and their whitening, from features of each element.
 
         Where an element has fewer distinct features than `num_sparse`, the points that are missing
         are zero and have no influence; one without features keeps its points.
+
+        Args:
+            constants: of the module.
+            features: `[sample, features]` of each element, as many samples as there are.
         """
         points, whitening = np.array(constants["points"]), np.array(constants["whitening"])
         for e, rows in enumerate(features):

@@ -9,7 +9,7 @@ Selection = Literal["farthest", "cur"]
 
 
 class Reservoir:
-    """A uniform random sample of rows that arrive in parts, of bounded size; Vitter (1985), algorithm R.
+    """A uniform random sample of rows that arrive in parts, of bounded size; Vitter (1985).
 
     The sample depends on the order of the rows and the seed only, not on the parts.
 

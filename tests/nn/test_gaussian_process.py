@@ -22,7 +22,7 @@ def features():
 def process(features):
     module = GaussianProcess(num_sparse=7, zeta=3)
     start = jax.jit(lambda x, e: module.init(jax.random.key(0), x, e, 2))(features[:5], ELEMENT)
-    constants = module.calibrate(start["constants"], [features[:20], features[20:]])
+    constants = module.calibrate(start["constants"], [features[:18], features[18:]])
     return module, {"params": start["params"], "constants": constants}
 
 
