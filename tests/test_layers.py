@@ -52,7 +52,7 @@ DOORS = {
     "rich": {"cli", "train", "simulate"},
     "ruamel": {"config"},
     "safetensors": {"storage"},
-    "scipy": {"nn", "train"},
+    "scipy": {"descriptors", "nn", "train"},
     "tensorboardX": {"train"},
     "torch": {"interop.weights"},
     "typer": {"cli"},

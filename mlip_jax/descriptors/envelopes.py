@@ -30,6 +30,12 @@ def polynomial(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.where(inside, ((15.0 - 6.0 * x) * x - 10.0) * x**3 + 1.0, 0.0)
 
 
+def transition(r: Float[Array, "*shape"], cutoff: float, width: float) -> Float[Array, "*shape"]:
+    """Half a cosine: 1 below `cutoff - width` [Å], 0 from `cutoff` on, C1; as in QUIP."""
+    falling = jnp.clip((r - (cutoff - width)) / width, 0.0, 1.0)
+    return jnp.where(r < cutoff, 0.5 * (1.0 + jnp.cos(jnp.pi * falling)), 0.0)
+
+
 ENVELOPES: dict[str, Envelope] = {
     "cosine": cosine,
     "tanh_cubed": tanh_cubed,

@@ -23,6 +23,7 @@ from mlip_jax.config import UserError
 MODELS = {
     "ace": "mlip_jax.models.ace:ace",
     "behler_parrinello": "mlip_jax.models.behler_parrinello:behler_parrinello",
+    "gap": "mlip_jax.models.gap:gap",
     "lennard_jones": "mlip_jax.models.pair:LennardJones",
     "local": "mlip_jax.models.local:Local",
     "morse": "mlip_jax.models.pair:Morse",
@@ -40,10 +41,13 @@ PARTS = {
     "bispectrum": "mlip_jax.descriptors.bispectrum:Bispectrum",
     "cluster_expansion": "mlip_jax.descriptors.ace:ClusterExpansion",
     "finnis_sinclair": "mlip_jax.nn.finnis_sinclair:FinnisSinclair",
+    "distance_kernel": "mlip_jax.descriptors.distance:DistanceKernel",
+    "gaussian_process": "mlip_jax.nn.gaussian_process:GaussianProcess",
     "linear": "mlip_jax.nn.linear:Linear",
     "mlp": "mlip_jax.nn.mlp:ElementMLP",
     "moment_tensors": "mlip_jax.descriptors.moment_tensor:MomentTensors",
     "quadratic": "mlip_jax.nn.linear:Quadratic",
+    "soap": "mlip_jax.descriptors.soap:SOAP",
     "symmetry_functions": "mlip_jax.descriptors.acsf:SymmetryFunctions",
 }
 """What a field of a model may name: descriptors and regressors."""

@@ -5,9 +5,8 @@ linear regressor, or a `Sum` of these and of terms without parameters.
 """
 
 import functools
-import itertools
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -46,7 +45,7 @@ class EnergyRows:
 
 @pytree
 class PredictionRows:
-    """Derivatives of predictions by the parameters, in the order of `ravel_pytree`.
+    """Derivatives of predictions by the parameters, in the order of `parameters`.
 
     Attributes:
         atoms: of atom energies [eV].
@@ -71,17 +70,45 @@ def prediction_rows(
         variables: of the model; of parameters only the shapes count.
         graph: structures.
     """
-    terms = list(_terms(model, (), dict(variables["params"])))
-    order = _columns(variables["params"], [path for path, _ in terms])
     rows = [
         _summed(energy_rows(local, submodule(variables, path[:-1]), graph), graph)
-        for path, local in terms
+        for path, local in _terms(model, (), variables["params"])
     ]
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1)[..., order], *rows)
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *rows)
+
+
+def parameters(model: nn.Module, variables: Mapping[str, Any]) -> Float[np.ndarray, " parameters"]:
+    """The parameters that the energies are linear in, those of regressors, term by term."""
+    leaves = [
+        np.ravel(leaf)
+        for path, _ in _terms(model, (), variables["params"])
+        for leaf in jax.tree.leaves(_at(variables["params"], path))
+    ]
+    return np.concatenate(leaves)
+
+
+def with_parameters(
+    model: nn.Module, variables: Mapping[str, Any], values: Float[np.ndarray, " parameters"]
+) -> dict[str, Any]:
+    """Variables with other parameters, see `parameters`; those of descriptors stay."""
+    params = dict(variables["params"])
+    start = 0
+    for path, _ in _terms(model, (), variables["params"]):
+        leaves, structure = jax.tree.flatten(_at(params, path))
+        ends = start + np.cumsum([np.size(leaf) for leaf in leaves])
+        parts = [
+            values[end - np.size(leaf) : end].reshape(np.shape(leaf))
+            for end, leaf in zip(ends, leaves, strict=True)
+        ]
+        start = int(ends[-1])
+        params = _replaced(params, path, jax.tree.unflatten(structure, parts))
+    return {**variables, "params": params}
 
 
 def linear_terms(model: nn.Module, variables: Mapping[str, Any]) -> list[tuple[Path, Local]]:
     """Terms with a linear regressor, and where the regressor's parameters stand in `params`.
+
+    Parameters of descriptors, such as the radial functions of moment tensors, count as given.
 
     Raises:
         UserError: where a parameter enters the energies in another way.
@@ -148,17 +175,33 @@ def _summed(found: EnergyRows, graph: AtomicGraph) -> PredictionRows:
     return PredictionRows(share[:, None] * found.values, energy, forces, stress)
 
 
-def _columns(params: Any, paths: Sequence[Path]) -> np.ndarray:
-    """For each parameter, as `ravel_pytree` orders them, its column in the rows of the terms."""
-    found, structure = jax.tree.flatten(params)
-    ends = np.cumsum([0, *(np.size(leaf) for leaf in found)])
-    ranges = [np.arange(*pair) for pair in itertools.pairwise(ends)]
-    places = jax.tree.unflatten(structure, ranges)
-    leaves = [jax.tree.leaves(functools.reduce(operator.getitem, path, places)) for path in paths]
-    return np.argsort(np.concatenate([leaf for group in leaves for leaf in group]))
+def scaled(local: Local, variables: Mapping[str, Any], raw: Array, element: Array) -> Array:
+    """Features as the regressor sees them.
+
+    Args:
+        local: the model.
+        variables: of it.
+        raw: features of one or several atoms, as the descriptor gives them.
+        element: index of the element of each.
+    """
+    if local.scaling == "none":
+        return raw
+    shift, factor = (jnp.asarray(variables["constants"][n], raw.dtype) for n in ("shift", "factor"))
+    return (raw - shift[element]) * factor[element]
 
 
-def _terms(model: nn.Module, path: Path, params: dict[str, Any]) -> Iterator[tuple[Path, Local]]:
+def _at(tree: Any, path: Path) -> Any:
+    return functools.reduce(operator.getitem, path, tree)
+
+
+def _replaced(tree: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
+    """A copy of a tree with another value at one place."""
+    rest = path[1:]
+    new = _replaced(tree[path[0]], rest, value) if rest else value
+    return {**tree, path[0]: new}
+
+
+def _terms(model: nn.Module, path: Path, params: Mapping[str, Any]) -> Iterator[tuple[Path, Local]]:
     if not params:
         return
     if isinstance(model, Sum):
@@ -176,13 +219,11 @@ def _parameter_row(local: Local, variables: Mapping[str, Any]):
     own = submodule(variables, ("regressor",))
     constants = {name: tree for name, tree in own.items() if name != "params"}
     zeros, unravel = ravel_pytree(jax.tree.map(lambda x: np.zeros(np.shape(x)), own["params"]))
-    scaling = variables["constants"]
     elements = len(local.species or ())
     scale = 1.0 if local.energy_scale is None else local.energy_scale
 
     def row(raw: Array, element: Array) -> Array:
-        shift, factor = (jnp.asarray(scaling[n], raw.dtype)[element] for n in ("shift", "factor"))
-        features = ((raw - shift) * factor)[None]
+        features = scaled(local, variables, raw, element)[None]
 
         def energy(parameters: Array) -> Array:
             collections = {"params": unravel(parameters), **constants}
@@ -198,7 +239,11 @@ def _check_linear(local: Local, variables: Mapping[str, Any]) -> None:
     """Refuses a regressor whose output is not proportional to its parameters."""
     own = submodule(variables, ("regressor",))
     constants = {name: tree for name, tree in own.items() if name != "params"}
-    size = variables["constants"]["shift"].shape
+    species = local.species or ()
+    alone: Any = jax.eval_shape(
+        lambda: local.apply(variables, species, np.dtype("float32"), method="isolated")
+    )
+    size = alone.shape
     features = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1.0, size))
     element = jnp.arange(size[0])
     draws = [

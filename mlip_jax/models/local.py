@@ -3,7 +3,9 @@
 A descriptor is a linen module, `descriptor(graph) -> [atoms, features]`, with parameters or none
 and the attributes `species` and `cutoff` [Å]; where it knows the features of isolated atoms in
 advance, whatever its parameters, a method `isolated_features() -> [elements, features]` saves
-computing them. A regressor is a module `regressor(features, element [atoms], elements) -> [atoms]`.
+computing them. A regressor is a module `regressor(features, element [atoms], elements) -> [atoms]`;
+where it needs to see features of the data before it is fitted, it has a method `calibrate`, as
+`nn.gaussian_process.GaussianProcess` has.
 Any descriptor goes with any regressor.
 """
 
@@ -20,25 +22,31 @@ from jaxtyping import Array
 from mlip_jax.config import UserError
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, AtomOutputs
+from mlip_jax.nn.sparse_points import Reservoir
 
-Scaling = Literal["standard", "minmax"]
+Scaling = Literal["standard", "minmax", "none"]
 
 _SMALLEST_SPREAD = 1e-3
 """Features that vary less than this, relative to the widest one, are not blown up to unit size."""
+
+_SAMPLES = 4000
+"""Atoms of each element, drawn at random, whose features a regressor sees when it is calibrated."""
 
 
 class Local(nn.Module):
     """Atom energies `scale * (N(G_i) - N(G of an isolated atom))` of scaled descriptors G.
 
     The collection `constants` holds `shift` and `factor`, `[elements, features]` each; a regressor
-    sees `(G - shift) * factor`. `calibrate` computes them from data.
+    sees `(G - shift) * factor`. `calibrate` computes them from data. With scaling `none` there are
+    no such constants.
 
     Attributes:
         descriptor: environment -> features.
         regressor: features -> energy.
         energy_scale: eV per unit of the regressor's output; the force scale [eV/Å] of the data is a
             good one.
-        scaling: `standard` (zero mean, unit deviation) or `minmax` (from 0 to 1), per element.
+        scaling: `standard` (zero mean, unit deviation), `minmax` (from 0 to 1), per element, or
+            `none`, which kernels of normalised descriptors ask for.
         isolated_zero: subtract the regressor's output for an isolated atom, so that its energy is
             zero. Only imported potentials that do otherwise turn it off.
     """
@@ -110,6 +118,8 @@ class Local(nn.Module):
         return self.descriptor(_isolated_atoms(species, dtype))
 
     def _scaled(self, raw: Array, element: Array, elements: int) -> Array:
+        if self.scaling == "none":
+            return raw
         shape = (elements, raw.shape[1])
         shift = self.variable("constants", "shift", jnp.zeros, shape).value.astype(raw.dtype)
         factor = self.variable("constants", "factor", jnp.ones, shape).value.astype(raw.dtype)
@@ -123,7 +133,7 @@ class Local(nn.Module):
     def calibrate(
         self, variables: Mapping[str, Any], graphs: Iterable[AtomicGraph]
     ) -> dict[str, Any]:
-        """Variables with the scaling constants of the descriptor on `graphs`.
+        """Variables with the constants that scaling and regressor take from the data.
 
         One pass over the data, in float64 on the host; elements that do not occur keep theirs.
 
@@ -132,21 +142,33 @@ class Local(nn.Module):
             graphs: structures to take statistics of, in batches; all of one shape compile once.
         """
         species = _known_species(self.species)
+        choose = getattr(self.regressor, "calibrate", None)
+        if self.scaling == "none" and choose is None:
+            return dict(variables)
         own = {kind: tree["descriptor"] for kind, tree in variables.items() if "descriptor" in tree}
         describe = jax.jit(lambda graph: self.descriptor.apply(own, graph))
         statistics = [_Moments() for _ in species]
+        samples = [Reservoir(_SAMPLES, seed) for seed in range(len(species))]
         for graph in graphs:
             features = np.asarray(describe(graph), dtype=np.float64)
             atomic_numbers = np.asarray(graph.atomic_numbers)
             counts = np.asarray(graph.atom_mask)
-            for moments, z in zip(statistics, species, strict=True):
-                moments.add(features[counts & (atomic_numbers == z)])
-        old = variables["constants"]
-        shift, factor = np.array(old["shift"]), np.array(old["factor"])
-        for e, moments in enumerate(statistics):
-            if moments.count:
-                shift[e], factor[e] = moments.scaling(self.scaling)
-        constants = {**old, "shift": jnp.asarray(shift), "factor": jnp.asarray(factor)}
+            for moments, sample, z in zip(statistics, samples, species, strict=True):
+                rows = features[counts & (atomic_numbers == z)]
+                moments.add(rows)
+                if choose is not None:
+                    sample.add(rows)
+        constants = dict(variables.get("constants", {}))
+        rows = [sample.rows() for sample in samples]
+        if self.scaling != "none":
+            shift, factor = np.array(constants["shift"]), np.array(constants["factor"])
+            for e, moments in enumerate(statistics):
+                if moments.count:
+                    shift[e], factor[e] = moments.scaling(self.scaling)
+            rows = [(r - shift[e]) * factor[e] if len(r) else r for e, r in enumerate(rows)]
+            constants |= {"shift": jnp.asarray(shift), "factor": jnp.asarray(factor)}
+        if choose is not None:
+            constants["regressor"] = choose(constants["regressor"], rows)
         return {**variables, "constants": constants}
 
 
@@ -177,7 +199,7 @@ class _Moments:
         self.lowest = np.minimum(self.lowest, values.min(axis=0))
         self.highest = np.maximum(self.highest, values.max(axis=0))
 
-    def scaling(self, kind: Scaling) -> tuple[np.ndarray, np.ndarray]:
+    def scaling(self, kind: Literal["standard", "minmax"]) -> tuple[np.ndarray, np.ndarray]:
         """Shift and factor of each feature."""
         if kind == "standard":
             shift, spread = self.mean, np.sqrt(self.deviations / self.count)

@@ -12,7 +12,12 @@ class Linear(nn.Module):
     """`Σ_k c_k x_k`, with the coefficients of the atom's element.
 
     Without a constant: that is the reference energy of the element.
+
+    Attributes:
+        shared: one set of coefficients for all elements, for features that are those of pairs.
     """
+
+    shared: bool = False
 
     @nn.compact
     def __call__(
@@ -25,7 +30,8 @@ class Linear(nn.Module):
             element: index of each atom's element.
             elements: number of elements.
         """
-        return _dot(features, _coefficients(self, elements, features.shape[-1]), element)
+        sets = 1 if self.shared else elements
+        return _dot(features, _coefficients(self, sets, features.shape[-1]), element)
 
 
 class Quadratic(nn.Module):

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float
@@ -16,7 +15,7 @@ from jaxtyping import Float
 from mlip_jax.config import UserError
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph
-from mlip_jax.models.linear_terms import submodule
+from mlip_jax.models.linear_terms import scaled, submodule
 from mlip_jax.models.local import Local
 
 _TOLERANCE = 1.001
@@ -97,14 +96,15 @@ def _maxvol(rows: np.ndarray) -> np.ndarray:
 def _features(local: Local, variables: Any, graphs: Iterable[AtomicGraph]) -> list[np.ndarray]:
     """Features of the training atoms of each element, less those of the isolated atom."""
     species = local.species or ()
-    factor = jnp.asarray(variables["constants"]["factor"])
 
     @jax.jit
     def describe(graph: AtomicGraph) -> tuple[Any, Any]:
         element = species_index(graph.atomic_numbers, species)
-        raw = local.descriptor.apply(submodule(variables, ("descriptor",)), graph)
-        alone: Any = local.apply(variables, species, graph.positions.dtype, method="isolated")
-        away = (jnp.asarray(raw) - alone[element]) * factor[element]
+        raw: Any = local.descriptor.apply(submodule(variables, ("descriptor",)), graph)
+        alone: Any = local.apply(variables, species, raw.dtype, method="isolated")
+        away = scaled(local, variables, raw, element) - scaled(
+            local, variables, alone[element], element
+        )
         return away, element
 
     parts: list[list[np.ndarray]] = [[] for _ in species]

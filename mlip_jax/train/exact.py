@@ -4,16 +4,13 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from mlip_jax.config import UserError
 from mlip_jax.data.batching import Batch
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.elements import SYMBOLS
-from mlip_jax.models.linear_terms import linear_terms
+from mlip_jax.models import linear_terms
 from mlip_jax.train import active_set, design, log, solver
 from mlip_jax.train.checkpoint import Position
 from mlip_jax.train.engine import Task
@@ -50,19 +47,19 @@ def train(
         raise UserError("solver: no label of the loss is there, or all weights are zero.")
     free = _free_elements(found)
     make = design.design_fn(task.model, task.variables, scales, free)
-    flat, unravel = ravel_pytree(jax.tree.map(np.asarray, task.variables["params"]))
-    rows = solver.Rows(len(free) + flat.size)
-    terminal.say(f"solver {config.name}: {flat.size} parameters, {sum(counts.values())} labels")
+    size = linear_terms.parameters(task.model, task.variables).size
+    rows = solver.Rows(len(free) + size)
+    terminal.say(f"solver {config.name}: {size} parameters, {sum(counts.values())} labels")
     for batch in _batches(task):
         part = make(batch)
         rows.add(np.concatenate([part.composition, part.matrix], axis=1), part.target)
     solution = solver.solve(rows, config, free=len(free))
     shifts = dict(zip(free, solution.coefficients.tolist(), strict=False))
-    params = jax.tree.map(np.asarray, unravel(jnp.asarray(solution.coefficients[len(free) :])))
-    variables = {**task.variables, "params": params}
+    values = solution.coefficients[len(free) :]
+    variables = linear_terms.with_parameters(task.model, task.variables, values)
     if config.grades:
         graphs = (batch.graph for batch in _batches(task))
-        terms = linear_terms(task.model, task.variables)
+        terms = linear_terms.linear_terms(task.model, task.variables)
         variables = active_set.with_active_sets(terms, variables, graphs)
     if config.posterior and task.training.precision == "float32":
         terminal.say("no posterior: it needs training.precision: float64")
@@ -73,7 +70,7 @@ def train(
             "scales": np.tile([1.0, 0.0], (3, 1)),
         }
     outcome = Outcome(variables, Position(best=solution.residual), "solved", 1, 0)
-    terminal.say(_describe(solution, rows.count, flat.size + len(free)))
+    terminal.say(_describe(solution, rows.count, size + len(free)))
     return outcome, _shifted(found, shifts), _card(config, solution, rows.count)
 
 

@@ -16,6 +16,19 @@ _FUNCTIONS = {
 PRESETS = {
     "ace": {**_PAIR, "n_max": [3, 2, 1, 1], "l_max": [0, 2, 1, 1], "energy_scale": 0.1},
     "behler_parrinello": {**_ACSF, "hidden": [6], "energy_scale": 0.8},
+    "gap": {
+        **_PAIR,
+        "n_max": 3,
+        "l_max": 2,
+        "atom_sigma": 0.6,
+        "cutoff_transition_width": 1.0,
+        "num_sparse": 4,
+        "zeta": 2,
+        "num_pair_sparse": 3,
+        "pair_cutoff": 2.8,
+        "energy_scale": 0.5,
+        "pair_energy_scale": 0.2,
+    },
     "lennard_jones": {**_PAIR, "epsilon": [0.1, 0.2, 0.15], "sigma": 1.6},
     "local": {
         "descriptor": {"symmetry_functions": _FUNCTIONS},

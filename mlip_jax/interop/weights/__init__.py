@@ -1,7 +1,7 @@
 """Published potentials: one reader for each format, `read(files) -> Potential`.
 
-A reader has keywords for what its files do not say: `species`, their elements in order, or the units
-`length` and `energy`.
+A reader has keywords for what its files do not say: `species`, their elements in order, or the
+units `length` and `energy`.
 """
 
 import importlib
