@@ -111,7 +111,7 @@ def test_units_are_converted(tmp_path):
     assert potential.model.energy_scale == pytest.approx(0.25 / 0.0367493254, rel=1e-15)
     with pytest.raises(UserError, match=r"length unit 'nm'; expected one of bohr, angstrom"):
         weights.read("n2p2", write(tmp_path), length="nm")
-    with pytest.raises(UserError, match="snap: got the unit of length"):
+    with pytest.raises(UserError, match="got length; snap files say that themselves"):
         weights.read("snap", [], length="bohr")
 
 
