@@ -121,13 +121,22 @@ def linear_terms(model: nn.Module, variables: Mapping[str, Any]) -> list[tuple[P
     return found
 
 
-def fixed_part(model: nn.Module, variables: Mapping[str, Any]) -> Sum | None:
-    """The terms of a sum that have no parameters, such as a short-range repulsion."""
+def fixed_part(
+    model: nn.Module, variables: Mapping[str, Any]
+) -> tuple[Sum, dict[str, Any]] | None:
+    """The terms of a sum that have no parameters, such as a repulsion, and their variables."""
     if not isinstance(model, Sum):
         return None
     trained = set(variables.get("params", {}))
-    terms = [t for i, t in enumerate(model.terms) if f"terms_{i}" not in trained]
-    return Sum(tuple(terms)) if terms else None
+    names = [f"terms_{i}" for i in range(len(model.terms))]
+    kept = [i for i, name in enumerate(names) if name not in trained]
+    if not kept:
+        return None
+    own = {
+        kind: {f"terms_{new}": tree[names[i]] for new, i in enumerate(kept) if names[i] in tree}
+        for kind, tree in variables.items()
+    }
+    return Sum(tuple(model.terms[i] for i in kept)), own
 
 
 def energy_rows(local: Local, variables: Mapping[str, Any], graph: AtomicGraph) -> EnergyRows:

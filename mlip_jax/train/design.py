@@ -97,7 +97,8 @@ def design_fn(
         )
         target, mask = _targets(batch, scales)
         if fixed is not None:
-            parts = _weighted(predict_fn(fixed)(variables, batch.graph), batch, scales)
+            others, own = fixed
+            parts = _weighted(predict_fn(others)(own, batch.graph), batch, scales)
             target = target - jnp.concatenate([part.reshape(-1) for part in parts])
         return matrix, target, mask
 
