@@ -246,7 +246,7 @@ def _open(file: FileConfig, config: DataConfig, base: Path) -> OpenFile:
 def _card(config: DataConfig, files, sets, verdicts) -> dict[str, Any]:
     described = {
         name: [
-            {"path": str(f.path.name), "sha256": _sha256(f.path), "structures": len(f.structures)}
+            {"path": str(f.path.name), "sha256": sha256(f.path), "structures": len(f.structures)}
             for f in opened
         ]
         for name, opened in files.items()
@@ -262,7 +262,8 @@ def _card(config: DataConfig, files, sets, verdicts) -> dict[str, Any]:
     }
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Checksum of a file, or of all files in a directory."""
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         with file.open("rb") as stream:

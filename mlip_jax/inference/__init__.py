@@ -10,13 +10,19 @@ from mlip_jax.inference.errors import (
     source_references,
     summarize,
 )
-from mlip_jax.inference.prediction import StructurePrediction, predict, require_precision
+from mlip_jax.inference.prediction import (
+    StructurePrediction,
+    cast_variables,
+    predict,
+    require_precision,
+)
 
 __all__ = [
     "ERROR_UNITS",
     "SCHEMA_VERSION",
     "Comparison",
     "StructurePrediction",
+    "cast_variables",
     "compare",
     "evaluate",
     "predict",

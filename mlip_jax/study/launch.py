@@ -1,0 +1,103 @@
+"""A run in a process of its own, so that whatever ends it ends nothing else."""
+
+import dataclasses
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlip_jax.interrupt import StopRequest
+from mlip_jax.study import state
+
+LOG = "log.txt"
+"""What a run printed that had no terminal."""
+
+_POLL_SECONDS = 0.2
+_LOG_TAIL = 2000
+
+
+def apart(directory: Path, request: StopRequest | None = None, *, quiet: bool = False) -> None:
+    """Performs a run in a new process and waits for it.
+
+    The process is in a session of its own: Ctrl-C on the terminal reaches it through `request`
+    alone, once, and it leaves a checkpoint. A process that dies leaves a run that failed.
+
+    Args:
+        directory: of the run.
+        request: passed on to the process.
+        quiet: whether what it prints goes to `log.txt` in its directory.
+    """
+    command = [sys.executable, "-m", "mlip_jax.study.perform", str(directory)]
+    with open(directory / LOG if quiet else os.devnull, "w", encoding="utf-8") as log:
+        output = log if quiet else None
+        process = subprocess.Popen(
+            command,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT if quiet else None,
+            start_new_session=True,
+        )
+        try:
+            _wait(process, request)
+        except BaseException:
+            # A second Ctrl-C: no checkpoint is waited for.
+            process.terminate()
+            process.wait()
+            raise
+    _close(directory, process.returncode, stopped=request is not None and bool(request.signal))
+
+
+def interrupt(directories: Sequence[Path]) -> None:
+    """Asks those of some runs that this machine works at to stop."""
+    for directory in directories:
+        found = state.read(directory)
+        if found is not None and found.pid is not None and state.is_alive(found):
+            os.kill(found.pid, signal.SIGINT)
+
+
+def _wait(process: subprocess.Popen[bytes], request: StopRequest | None) -> None:
+    passed_on = False
+    while True:
+        try:
+            process.wait(_POLL_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            if request is not None and request.signal is not None and not passed_on:
+                process.send_signal(signal.SIGINT)
+                passed_on = True
+
+
+def _close(directory: Path, code: int, stopped: bool) -> None:
+    """Corrects the state of a run whose process could not do so."""
+    found = state.read(directory)
+    if found is None or found.status not in ("running", "waiting"):
+        return
+    if stopped:
+        after = dataclasses.replace(found, status="interrupted", pid=None)
+    else:
+        message = f"the process {_end(code)}.{_tail(directory / LOG)}"
+        after = dataclasses.replace(found, status="failed", message=message, pid=None)
+    state.write(directory, after)
+
+
+def _end(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    reason = ", often for lack of memory" if -code == signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-code).name} on {platform.node()}{reason}"
+
+
+def _tail(log: Path) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
+    return f" It printed: {text[-_LOG_TAIL:]}" if text else ""
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with this package importable."""
+    package = str(Path(__file__).resolve().parents[2])
+    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
