@@ -25,6 +25,7 @@ axes:
   train_size: [2, 4]
   seed: [0, 1]
 cost: null
+report: {properties: []}  # no figures: they take seconds
 """
 
 
@@ -69,7 +70,7 @@ class Stub:
 
 def finish(directory: Path) -> None:
     """The files that a fit leaves and a study reads."""
-    variables = {"params": {"epsilon": np.full((1, 1), 0.1), "sigma": np.full((1, 1), 2.0)}}
+    variables = {"params": {"epsilon": np.full(1, 0.1), "sigma": np.full(1, 2.0)}}
     potential = Potential(LennardJones(species=(14,), cutoff=3.0), variables, tiny.REFERENCE)
     storage.save(potential, directory / "potential")
     total = {

@@ -133,7 +133,8 @@ def test_the_table_holds_errors_times_and_costs(tmp_path):
 
 
 def test_the_report_is_one_file_with_figures(tmp_path):
-    loaded = studies.load(tmp_path, studies.LINES, "title='a < b'")
+    drawn = "report.properties=[energy, forces]"
+    loaded = studies.load(tmp_path, studies.LINES, "title='a < b'", drawn)
     conduct(loaded, tmp_path, Stub())
     results = tmp_path / "results"
     assert {p.name for p in results.iterdir()} == {
