@@ -41,7 +41,17 @@ _SOURCES = {
     "sum_energies": "potential",
     "write": "data.formats",
 }
-_PACKAGES = ("data", "descriptors", "interop", "models", "neighbors", "nn", "simulate", "study", "train")
+_PACKAGES = (
+    "data",
+    "descriptors",
+    "interop",
+    "models",
+    "neighbors",
+    "nn",
+    "simulate",
+    "study",
+    "train",
+)
 
 __all__ = [
     "AtomicGraph",
