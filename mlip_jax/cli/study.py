@@ -1,7 +1,8 @@
 """`study`: a config over axes, from its runs to a table and figures."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,6 +66,10 @@ def study(
         return
     else:
         rows = studies.conduct(loaded, output, retry=retry, say=typer.echo)
+    _report_failures(rows)
+
+
+def _report_failures(rows: Sequence[Mapping[str, Any]]) -> None:
     failed = [row["run"] for row in rows if row["status"] == "failed"]
     if failed:
         raise UserError(

@@ -13,6 +13,9 @@ from mlip_jax.interrupt import StopRequest
 from mlip_jax.study import launch
 from mlip_jax.study.sections import RunsConfig
 
+STOP = "stop"
+"""File beside the runs whose presence asks the workers to stop."""
+
 _POLL_SECONDS = 0.5
 _CONNECT_SECONDS = 30
 
@@ -38,7 +41,8 @@ def run(
 ) -> None:
     """Performs runs, some at a time, each in a process of its own on a worker.
 
-    On a request to stop, runs that work leave a checkpoint and others are not begun.
+    On a request to stop, runs that work leave a checkpoint and others are not begun; workers on
+    other machines learn of it through a file.
 
     Args:
         directories: of the runs, in the order in which they are begun.
@@ -50,33 +54,35 @@ def run(
         UserError: without the library, or where no cluster answers.
     """
     require()
+    flags = {path.parent / STOP for path in directories}
+    for flag in flags:
+        flag.unlink(missing_ok=True)
     with _client(settings) as client:
         futures = {
-            client.submit(launch.apart, path.absolute(), quiet=True, pure=False, retries=0): path
+            client.submit(_perform, path.absolute(), pure=False, retries=0): path
             for path in directories
         }
-        asked = False
-        while futures:
-            for future in [future for future in futures if future.done()]:
-                path = futures.pop(future)
-                if not future.cancelled():
+        try:
+            while futures:
+                for future in [future for future in futures if future.done()]:
                     future.result()
-                    ended(path)
-            if request.signal is not None and not asked:
-                asked = True
-                _stop(client, futures)
-            # distributed waits with its own loop; signals arrive between these naps.
-            threading.Event().wait(_POLL_SECONDS if futures else 0.0)
+                    ended(futures.pop(future))
+                if request.signal is not None:
+                    for flag in flags:
+                        flag.touch()
+                # distributed waits with its own loop; signals arrive between these naps.
+                threading.Event().wait(_POLL_SECONDS if futures else 0.0)
+        except BaseException:
+            # A second Ctrl-C: no checkpoint is waited for.
+            launch.end(list(futures.values()))
+            raise
 
 
-def _stop(client: Any, futures: dict[Any, Path]) -> None:
-    """Cancels what waits, and interrupts what runs, through one worker of each machine."""
-    busy = {key for keys in client.processing().values() for key in keys}
-    client.cancel([future for future in futures if future.key not in busy])
-    directories = [path.absolute() for path in futures.values()]
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    one_of_each = {facts["host"]: address for address, facts in workers.items()}
-    client.run(launch.interrupt, directories, workers=list(one_of_each.values()))
+def _perform(directory: Path) -> None:
+    """On a worker: performs a run, unless the study was asked to stop."""
+    flag = directory.parent / STOP
+    if not flag.exists():
+        launch.apart(directory, flag.exists, quiet=True)
 
 
 @contextlib.contextmanager

@@ -91,35 +91,31 @@ def measure(potential: Potential, structure: Structure, settings: CostConfig) ->
     potential.check_species(structure.atomic_numbers, structure.name or "cost.structure")
     dtype = inference.require_precision(settings.precision)
     needs = models.requirements(potential.model)
-    graph = make_graph(
-        structure,
-        needs.cutoff,
-        prefix_cutoffs=needs.prefix_cutoffs,
-        dtype=dtype,
-        reverse=needs.reverse,
-        block=settings.block,
-    )
+    options = {"prefix_cutoffs": needs.prefix_cutoffs, "reverse": needs.reverse}
+    graph = make_graph(structure, needs.cutoff, dtype=dtype, block=settings.block, **options)
     variables = jax.device_put(inference.cast_variables(potential.variables, dtype))
     graph = jax.device_put(graph)
     program = jax.jit(predict_fn(potential.model))
-    started = time.perf_counter()
-    jax.block_until_ready(program(variables, graph))
-    compiled = time.perf_counter()
-    jax.block_until_ready(program(variables, graph))
-    times = []
-    for _ in range(settings.repeats):
-        begun = time.perf_counter()
-        jax.block_until_ready(program(variables, graph))
-        times.append((time.perf_counter() - begun) / structure.num_atoms)
+    first = _seconds(program, variables, graph)
+    _seconds(program, variables, graph)
+    times = [
+        _seconds(program, variables, graph) / structure.num_atoms for _ in range(settings.repeats)
+    ]
     return {
         "seconds_per_atom": statistics.median(times),
         "fastest": min(times),
         "slowest": max(times),
         "atoms": structure.num_atoms,
         "neighbors": float(np.asarray(graph.edge_mask).sum() / structure.num_atoms),
-        "compile_seconds": compiled - started,
+        "compile_seconds": first,
         **_place(),
     }
+
+
+def _seconds(program: Any, *arguments: Any) -> float:
+    started = time.perf_counter()
+    jax.block_until_ready(program(*arguments))
+    return time.perf_counter() - started
 
 
 def ensure(directory: Path, variant: Variant, settings: CostConfig, study: Path) -> bool:

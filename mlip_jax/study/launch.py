@@ -6,10 +6,9 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mlip_jax.interrupt import StopRequest
 from mlip_jax.study import state
 
 LOG = "log.txt"
@@ -19,15 +18,15 @@ _POLL_SECONDS = 0.2
 _LOG_TAIL = 2000
 
 
-def apart(directory: Path, request: StopRequest | None = None, *, quiet: bool = False) -> None:
+def apart(directory: Path, asked: Callable[[], bool], *, quiet: bool = False) -> None:
     """Performs a run in a new process and waits for it.
 
-    The process is in a session of its own: Ctrl-C on the terminal reaches it through `request`
-    alone, once, and it leaves a checkpoint. A process that dies leaves a run that failed.
+    The process is in a session of its own: Ctrl-C on the terminal does not reach it. When it is
+    asked to stop it leaves a checkpoint. A process that dies leaves a run that failed.
 
     Args:
         directory: of the run.
-        request: passed on to the process.
+        asked: whether it is to stop; asked again and again, and passed on to the process once.
         quiet: whether what it prints goes to `log.txt` in its directory.
     """
     command = [sys.executable, "-m", "mlip_jax.study.perform", str(directory)]
@@ -42,31 +41,31 @@ def apart(directory: Path, request: StopRequest | None = None, *, quiet: bool = 
             start_new_session=True,
         )
         try:
-            _wait(process, request)
+            _wait(process, asked)
         except BaseException:
             # A second Ctrl-C: no checkpoint is waited for.
             process.terminate()
             process.wait()
             raise
-    _close(directory, process.returncode, stopped=request is not None and bool(request.signal))
+    _close(directory, process.returncode, stopped=asked())
 
 
-def interrupt(directories: Sequence[Path]) -> None:
-    """Asks those of some runs that this machine works at to stop."""
+def end(directories: Sequence[Path]) -> None:
+    """Ends those of some runs that this machine works at, without a checkpoint."""
     for directory in directories:
         found = state.read(directory)
         if found is not None and found.pid is not None and state.is_alive(found):
-            os.kill(found.pid, signal.SIGINT)
+            os.kill(found.pid, signal.SIGKILL)
 
 
-def _wait(process: subprocess.Popen[bytes], request: StopRequest | None) -> None:
+def _wait(process: subprocess.Popen[bytes], asked: Callable[[], bool]) -> None:
     passed_on = False
     while True:
         try:
             process.wait(_POLL_SECONDS)
             return
         except subprocess.TimeoutExpired:
-            if request is not None and request.signal is not None and not passed_on:
+            if not passed_on and asked():
                 process.send_signal(signal.SIGINT)
                 passed_on = True
 

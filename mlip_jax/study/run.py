@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,7 +15,9 @@ from mlip_jax.study.expand import Variant
 from mlip_jax.study.sections import Study
 from mlip_jax.study.state import RunState
 
-Perform = Callable[[Path, StopRequest], None]
+Perform = Callable[[Path, Callable[[], bool]], None]
+"""Performs the run in a directory until it ends or the function says that it is to stop."""
+
 Due = Literal["begin", "resume", "skip", "failed"]
 
 RESULTS, RUNS = "results", "runs"
@@ -68,27 +71,23 @@ def conduct(
         UserError: for faults of any of the configs, and for runs of other configs in `output`.
         StudyInterrupted: on Ctrl-C or SIGTERM; the same call goes on.
     """
-    steps = survey(study, output / RUNS, retry)
-    parallel = study.runs.workers > 1 or study.runs.address is not None
-    if parallel:
+    runs = output / RUNS
+    if _is_parallel(study):
         cluster.require()
+    steps = survey(study, runs, retry)
     waiting = [step for step in steps if step.due in ("begin", "resume")]
+    variants = [step.variant for step in steps]
     say(describe(steps))
     for step in waiting:
-        _prepare(step, output / RUNS)
-    names = [step.variant.name for step in waiting]
-    ended = _announcer(len(waiting), say)
+        _prepare(step, runs)
+    paths = [runs / step.variant.name for step in waiting]
     with StopRequest() as request:
-        paths = [output / RUNS / name for name in names]
-        if parallel and paths:
-            cluster.run(paths, study.runs, request, ended)
-        else:
-            _one_by_one(paths, request, perform, ended)
+        _run(study, paths, request, perform, _announcer(len(waiting), say))
         stopped = request.signal or _interrupted(paths)
         if not stopped:
-            _measure(study, [step.variant for step in steps], output / RUNS, request, say)
+            _measure(study, variants, runs, request, say)
         stopped = stopped or request.signal
-    rows = collect(study, [step.variant for step in steps], output, say)
+    rows = collect(study, variants, output, say)
     if stopped:
         raise StudyInterrupted("stopped; the same command goes on where it was.", stopped)
     return rows
@@ -194,22 +193,35 @@ def _set_aside(directory: Path) -> None:
     os.replace(directory, target)
 
 
-def _one_by_one(
-    paths: Sequence[Path], request: StopRequest, perform: Perform, ended: Callable[[Path], None]
+def _is_parallel(study: Study) -> bool:
+    return study.runs.workers > 1 or study.runs.address is not None
+
+
+def _run(
+    study: Study,
+    paths: Sequence[Path],
+    request: StopRequest,
+    perform: Perform,
+    ended: Callable[[Path], None],
 ) -> None:
+    """Performs runs, one after another or on a cluster, until one was interrupted."""
+    if _is_parallel(study) and paths:
+        cluster.run(paths, study.runs, request, ended)
+        return
     for path in paths:
         if request.signal is not None:
             return
-        perform(path, request)
+        perform(path, lambda: request.signal is not None)
         ended(path)
         if _interrupted([path]):
             return
 
 
 def _interrupted(paths: Sequence[Path]) -> int:
-    """The signal (SIGINT) that ended one of the runs, or 0."""
+    """SIGINT where one of the runs was interrupted, else 0."""
     found = [state.read(path) for path in paths]
-    return 2 if any(f is not None and f.status == "interrupted" for f in found) else 0
+    interrupted = any(f is not None and f.status == "interrupted" for f in found)
+    return int(signal.SIGINT) if interrupted else 0
 
 
 def _announcer(total: int, say: Callable[[str], None]) -> Callable[[Path], None]:

@@ -53,7 +53,8 @@ class Stub:
     def __init__(self, **ends: str):
         self.ends, self.performed = ends, []
 
-    def __call__(self, directory: Path, request) -> None:
+    def __call__(self, directory: Path, asked) -> None:
+        del asked
         self.performed.append(directory.name)
         found = state.read(directory)
         assert found is not None

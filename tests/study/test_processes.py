@@ -15,7 +15,6 @@ import pytest
 from mlip_jax import storage, study
 from mlip_jax.config import UserError
 from mlip_jax.data import formats
-from mlip_jax.interrupt import StopRequest
 from mlip_jax.study import cluster, launch, state
 from tests.train import tiny
 
@@ -42,19 +41,6 @@ def load(directory, epochs=2, sizes=(8,), **runs):
     return study.parse(section, directory)
 
 
-def request_when(ready, request):
-    """Asks to stop as soon as something is ready."""
-
-    def wait():
-        while not ready():
-            time.sleep(0.02)
-        request.signal = signal.SIGINT
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
-
-
 def epochs_of(directory):
     path = directory / "metrics.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0
@@ -68,9 +54,7 @@ def test_an_interrupted_run_resumes_as_if_nothing_had_happened(tmp_path):
     directory = tmp_path / "runs/train_size=8,seed=0"
 
     def perform(path, _):
-        request = StopRequest()
-        request_when(lambda: epochs_of(path) >= 3, request)
-        launch.apart(path, request, quiet=True)
+        launch.apart(path, lambda: epochs_of(path) >= 3, quiet=True)
 
     with pytest.raises(study.StudyInterrupted):
         study.conduct(loaded, tmp_path, perform=perform)
@@ -96,14 +80,14 @@ def leaves(tree):
 def test_a_run_whose_process_dies_has_failed_and_says_how(tmp_path):
     loaded = load(tmp_path, epochs=100000)
 
-    def perform(path, request):
+    def perform(path, asked):
         def kill():
             while (found := state.read(path)) is None or found.pid is None:
                 time.sleep(0.02)
             os.kill(found.pid, signal.SIGKILL)
 
         threading.Thread(target=kill, daemon=True).start()
-        launch.apart(path, request, quiet=True)
+        launch.apart(path, asked, quiet=True)
 
     (row,) = study.conduct(loaded, tmp_path, perform=perform)
     assert row["status"] == "failed"
