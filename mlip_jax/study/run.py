@@ -78,10 +78,10 @@ def conduct(
     waiting = [step for step in steps if step.due in ("begin", "resume")]
     variants = [step.variant for step in steps]
     say(describe(steps))
-    for step in waiting:
-        _prepare(step, runs)
-    paths = [runs / step.variant.name for step in waiting]
-    with StopRequest() as request:
+    with state.locked(runs), StopRequest() as request:
+        for step in waiting:
+            _prepare(step, runs)
+        paths = [runs / step.variant.name for step in waiting]
         _run(study, paths, request, perform, _announcer(len(waiting), say))
         stopped = request.signal or _interrupted(paths)
         if not stopped:

@@ -1,11 +1,12 @@
 """The state of a run on disk: `state.json`, replaced as a whole, and the config it was made for."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from mlip_jax.config import UserError
 
 Status = Literal["waiting", "running", "interrupted", "failed", "finished"]
 
-STATE, CONFIG = "state.json", "expanded.yaml"
+STATE, CONFIG, LOCK = "state.json", "expanded.yaml", "lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,32 @@ def is_alive(state: RunState) -> bool:
     except PermissionError:
         return True
     return True
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keeps a second study from running in the same directory, where the system has such locks.
+
+    The lock ends with the process, however that ends.
+
+    Raises:
+        UserError: where another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{directory}: another process runs a study here. Wait for it, or choose another "
+                "--output."
+            ) from None
+        yield
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -135,18 +135,24 @@ def test_the_table_holds_errors_times_and_costs(tmp_path):
 def test_the_report_is_one_file_with_figures(tmp_path):
     drawn = "report.properties=[energy, forces]"
     loaded = studies.load(tmp_path, studies.LINES, "title='a < b'", drawn)
-    conduct(loaded, tmp_path, Stub())
+    conduct(loaded, tmp_path, Stub(**{"long,train_size=4": "failed"}))
+    measured = {"seconds_per_atom": 2.5e-6, "compile_seconds": 1.0, "atoms": 64}
+    for path in (tmp_path / "runs").glob("model=short*"):
+        text = json.dumps({**measured, "device": "cpu", "host": "here"})
+        (path / cost.FILE).write_text(text)
+    study.collect(loaded, study.plan(loaded), tmp_path, quiet)
     results = tmp_path / "results"
     assert {p.name for p in results.iterdir()} == {
         "table.csv",
         "table.json",
         "report.html",
         "learning_curves.png",
+        "pareto.png",
     }
     text = (results / "report.html").read_text()
     assert "a &lt; b" in text
-    assert text.count("data:image/png;base64,") == 1
-    assert "8 finished" in text
+    assert text.count("data:image/png;base64,") == 2
+    assert "8 runs: 6 finished, 2 failed" in text
     assert 'src="http' not in text
 
 
@@ -219,6 +225,13 @@ def test_the_cost_is_measured_once(tmp_path):
     other = CostConfig(atoms=8, repeats=1)
     assert cost.ensure(directory, variant, other, tmp_path)
     assert not cost.ensure(directory, variant, other, tmp_path)
+
+
+def test_a_second_study_in_the_same_directory_is_refused(tmp_path):
+    loaded = studies.load(tmp_path)
+    with state.locked(tmp_path / "runs"), pytest.raises(UserError, match="another process"):
+        conduct(loaded, tmp_path, Stub())
+    assert len(conduct(loaded, tmp_path, Stub())) == 8
 
 
 def test_a_damaged_state_is_named(tmp_path):
