@@ -1,5 +1,6 @@
 """Runs sent to a cluster of `dask.distributed`: a local one, or any by its address."""
 
+import asyncio
 import contextlib
 import importlib.util
 import signal
@@ -65,7 +66,7 @@ def run(
         try:
             while futures:
                 for future in [future for future in futures if future.done()]:
-                    future.result()
+                    _take(future, futures[future])
                     ended(futures.pop(future))
                 if request.signal is not None:
                     for flag in flags:
@@ -76,6 +77,14 @@ def run(
             # A second Ctrl-C: no checkpoint is waited for.
             launch.end(list(futures.values()))
             raise
+
+
+def _take(future: Any, directory: Path) -> None:
+    """Marks a run as failed whose worker was lost; what the run itself says is in its state."""
+    try:
+        future.result()
+    except (Exception, asyncio.CancelledError) as error:
+        launch.fail(directory, f"its worker was lost: {type(error).__name__}: {error}")
 
 
 def _perform(directory: Path) -> None:

@@ -47,7 +47,10 @@ def apart(directory: Path, asked: Callable[[], bool], *, quiet: bool = False) ->
             process.terminate()
             process.wait()
             raise
-    _close(directory, process.returncode, stopped=asked())
+    if asked():
+        fail(directory, "", "interrupted")
+    else:
+        fail(directory, f"the process {_end(process.returncode)}.{_tail(directory / LOG)}")
 
 
 def end(directories: Sequence[Path]) -> None:
@@ -70,17 +73,12 @@ def _wait(process: subprocess.Popen[bytes], asked: Callable[[], bool]) -> None:
                 passed_on = True
 
 
-def _close(directory: Path, code: int, stopped: bool) -> None:
-    """Corrects the state of a run whose process could not do so."""
+def fail(directory: Path, message: str, status: state.Status = "failed") -> None:
+    """Writes how a run ended that could not say so itself."""
     found = state.read(directory)
-    if found is None or found.status not in ("running", "waiting"):
-        return
-    if stopped:
-        after = dataclasses.replace(found, status="interrupted", pid=None)
-    else:
-        message = f"the process {_end(code)}.{_tail(directory / LOG)}"
-        after = dataclasses.replace(found, status="failed", message=message, pid=None)
-    state.write(directory, after)
+    if found is not None and found.status in ("running", "waiting"):
+        after = dataclasses.replace(found, status=status, message=message, pid=None)
+        state.write(directory, after)
 
 
 def _end(code: int) -> str:

@@ -149,6 +149,24 @@ def test_a_cluster_that_is_asked_to_stop_leaves_runs_that_go_on(tmp_path):
     assert statuses == ["interrupted", "interrupted", "waiting"]
 
 
+def test_a_run_whose_worker_is_lost_has_failed(tmp_path):
+    loaded = load(tmp_path)
+
+    class Lost:
+        def result(self):
+            raise RuntimeError("killed worker")
+
+    def perform(path, asked):
+        del asked
+        cluster._take(Lost(), path)
+
+    (row,) = study.conduct(loaded, tmp_path, perform=perform, say=str)
+    assert (row["status"], row["message"]) == (
+        "failed",
+        "its worker was lost: RuntimeError: killed worker",
+    )
+
+
 def test_without_the_library_a_study_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"mlip_jax\[cluster\]"):
