@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from mlip_jax.study import summary, table
@@ -45,6 +46,10 @@ def learning_curves(
             panel.fill_between(x, mean - spread, mean + spread, color=style["color"], alpha=0.2)
         finish(panel, settings.x.replace("_", " "), label, log="xy")
         panel.set_yscale("log", nonpositive="clip")  # a band may reach zero
+        _plain_numbers(panel)
+        sizes = sorted({row[settings.x] for row in members})
+        panel.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        panel.xaxis.set_minor_locator(ticker.NullLocator())
     return figure
 
 
@@ -70,7 +75,15 @@ def pareto(rows: Sequence[Row], axes: Sequence[str], settings: ReportConfig) -> 
         line = ([costs[i] for i in front], [errors[i] for i in front])
         panel.plot(*line, color="#333333", linewidth=0.9, linestyle="--", zorder=0, label="front")
         finish(panel, f"cost [{table.UNITS[table.COST]}]", label, log="xy")
+        _plain_numbers(panel)
     return figure
+
+
+def _plain_numbers(panel: Any) -> None:
+    """Plain numbers on logarithmic axes of a decade or two, where powers of ten say little."""
+    for axis in (panel.xaxis, panel.yaxis):
+        for setter in (axis.set_major_formatter, axis.set_minor_formatter):
+            setter(ticker.LogFormatter(labelOnlyBase=False, minor_thresholds=(2.0, 0.5)))
 
 
 class _Styles:
