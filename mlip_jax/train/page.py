@@ -73,7 +73,7 @@ def details(mapping: Mapping[str, Any]) -> str:
 def png(drawing: Any) -> bytes:
     """A figure of matplotlib as PNG."""
     stream = io.BytesIO()
-    drawing.savefig(stream, format="png", dpi=110)
+    drawing.savefig(stream, format="png", dpi=90)
     return stream.getvalue()
 
 
