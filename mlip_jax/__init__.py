@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mlip_jax import data, descriptors, interop, models, neighbors, nn, simulate, train
+    from mlip_jax import data, descriptors, interop, models, neighbors, nn, simulate, study, train
     from mlip_jax.config import UserError
     from mlip_jax.data.collate import make_graph
     from mlip_jax.data.formats import read, write
@@ -41,7 +41,17 @@ _SOURCES = {
     "sum_energies": "potential",
     "write": "data.formats",
 }
-_PACKAGES = ("data", "descriptors", "interop", "models", "neighbors", "nn", "simulate", "train")
+_PACKAGES = (
+    "data",
+    "descriptors",
+    "interop",
+    "models",
+    "neighbors",
+    "nn",
+    "simulate",
+    "study",
+    "train",
+)
 
 __all__ = [
     "AtomicGraph",
@@ -63,6 +73,7 @@ __all__ = [
     "read",
     "save",
     "simulate",
+    "study",
     "sum_energies",
     "train",
     "write",

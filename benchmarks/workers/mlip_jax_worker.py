@@ -14,6 +14,7 @@ from mlip_jax.data.batching import Batch, make_labels
 from mlip_jax.data.collate import collate, exact_bucket, make_graph
 from mlip_jax.data.structure import Structure, StructureLabels
 from mlip_jax.graph import AtomicGraph
+from mlip_jax.inference import cast_variables
 from mlip_jax.interop import weights
 from mlip_jax.models import requirements
 from mlip_jax.models.nequip import NequIP
@@ -21,7 +22,7 @@ from mlip_jax.neighbors.host import neighbor_list
 from mlip_jax.potential import Potential, predict_fn
 from mlip_jax.simulate import dynamics, ensembles
 from mlip_jax.simulate.settings import EnsembleConfig
-from mlip_jax.simulate.system import cast_variables, prepare
+from mlip_jax.simulate.system import prepare
 from mlip_jax.train import optimizer as optimizers
 from mlip_jax.train import step as steps
 from mlip_jax.train.loss import LossConfig, PropertyLoss

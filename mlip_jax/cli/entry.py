@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mlip_jax import __version__
-from mlip_jax.cli import data, describe, exchange, fit, process, simulate, use
+from mlip_jax.cli import data, describe, exchange, fit, process, simulate, study, use
 
 app = typer.Typer(
     name="mlip-jax",
@@ -21,6 +21,7 @@ app.command()(process.guarded(use.evaluate))
 app.command()(process.guarded(use.predict))
 app.command()(process.guarded(simulate.md))
 app.command()(process.guarded(simulate.relax))
+app.command()(process.guarded(study.study))
 app.add_typer(data.app, name="data")
 app.command(name="import")(process.guarded(exchange.import_))
 app.command()(process.guarded(describe.info))

@@ -21,7 +21,7 @@ from mlip_jax.config import UserError
 
 USER_ERROR, INTERRUPTED = 1, 130
 
-COMPUTING = ("train", "evaluate", "predict", "md", "relax")
+COMPUTING = ("train", "evaluate", "predict", "md", "relax", "study")
 """Commands that run large compiled programs."""
 
 
@@ -51,6 +51,14 @@ def prepare_jax(precision: str) -> None:
     if directory is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(directory))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def share_cache() -> None:
+    """Tells processes that this one starts where compiled programs are kept."""
+    directory = cache_directory(os.environ)
+    if directory is not None:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(directory))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
 def cache_directory(environment: Mapping[str, str]) -> Path | None:

@@ -14,6 +14,7 @@ from mlip_jax.config.files import (
     parse_yaml,
     read_text,
     to_plain,
+    with_key,
 )
 from mlip_jax.config.validation import json_schema, parse, validate
 
@@ -30,4 +31,5 @@ __all__ = [
     "to_plain",
     "unknown_name",
     "validate",
+    "with_key",
 ]

@@ -124,24 +124,32 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dic
             raise UserError(
                 f"override: got {override!r}; expected section.key=value (training.epochs=10)."
             )
-        _assign(result, key.split("."), parse_yaml(text, f"override {override!r}"), override)
+        where = f"override {override!r}"
+        _assign(result, key.split("."), parse_yaml(text, where), where)
     return result
 
 
-def _assign(target: Any, keys: Sequence[str], value: Any, override: str) -> None:
+def with_key(mapping: Mapping[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:
+    """Returns a copy in which `section.key` has another value; `where` names it in messages.
+
+    Raises:
+        UserError: for a key into something that has no keys.
+    """
+    result = copy.deepcopy(dict(mapping))
+    _assign(result, key.split("."), copy.deepcopy(value), where)
+    return result
+
+
+def _assign(target: Any, keys: Sequence[str], value: Any, origin: str) -> None:
     for position, key in enumerate(keys):
         where: Any = key
         if isinstance(target, list):
             if not key.isdigit() or int(key) >= len(target):
-                raise UserError(
-                    f"override {override!r}: got index {key!r} into a list of {len(target)}."
-                )
+                raise UserError(f"{origin}: got index {key!r} into a list of {len(target)}.")
             where = int(key)
         elif not isinstance(target, dict):
             parent = ".".join(keys[:position])
-            raise UserError(
-                f"override {override!r}: {parent} is a {kind_of(target)}, which has no key {key!r}."
-            )
+            raise UserError(f"{origin}: {parent} is a {kind_of(target)}, which has no key {key!r}.")
         if position == len(keys) - 1:
             target[where] = value
         elif isinstance(target, list):

@@ -57,7 +57,9 @@ class DataConfig:
         valid: files of the validation set, or the fraction of the training files that it gets.
         test: files of the test set, or a fraction like `valid`.
         split: whether fractions take single structures or whole groups (`labels.group`).
-        seed: of the split.
+        train_size: structures to train on, of those that the split leaves; all where null. One seed
+            gives nested sets: a larger one holds every smaller one.
+        seed: of the split and of the choice of `train_size`.
         labels: keys, units and signs of the labels in all files.
         weights: factors on the weights of structures, by configuration type.
         statistics: how reference energies are found.
@@ -68,6 +70,7 @@ class DataConfig:
     valid: Fraction | Files = 0.1
     test: Fraction | Files = 0.0
     split: Literal["random", "group"] = "random"
+    train_size: Annotated[int, Field(ge=1)] | None = None
     seed: int = 0
     labels: LabelKeys = dataclasses.field(default_factory=LabelKeys)
     weights: dict[str, Annotated[float, Field(ge=0.0)]] = dataclasses.field(default_factory=dict)
@@ -114,7 +117,9 @@ def load(config: DataConfig, base: Path) -> Dataset:
         else:
             files[name] = _open_all(value, config, base)
             sets[name] = StructureSet(files[name], config.weights).materialized()
-    for name, chosen in split(pool.materialized(), fractions, config).items():
+    indices = split(pool.materialized(), fractions, config)
+    indices["train"] = reduce(pool.materialized(), indices["train"], config)
+    for name, chosen in indices.items():
         sets[name] = pool.select(chosen).materialized()
     verdicts = [check_keys(files["train"]), *checks.run(sample(sets["train"]), config.labels)]
     checks.enforce(verdicts, config.checks)
@@ -170,6 +175,36 @@ def split(
     return {"train": np.array(train)} | {n: np.array(sorted(m), int) for n, m in result.items()}
 
 
+def reduce(structures: Sequence[Structure], train: np.ndarray, config: DataConfig) -> np.ndarray:
+    """Indices of the `train_size` structures of a training set that are trained on.
+
+    They are the head of one order of the training set, isolated atoms first, the others at random
+    by the seed: for one seed a larger set holds every smaller one.
+
+    Args:
+        structures: all that the files hold.
+        train: indices of the training set.
+        config: the section.
+
+    Raises:
+        UserError: where there are fewer structures, or more isolated atoms.
+    """
+    if config.train_size is None:
+        return train
+    several = {i for group in _groups(structures, "random") for i in group}
+    isolated = np.array([i for i in train if i not in several], dtype=np.int64)
+    others = np.array([i for i in train if i in several], dtype=np.int64)
+    if not len(isolated) <= config.train_size <= len(train):
+        raise UserError(
+            f"data.train_size: got {config.train_size}; expected {max(1, len(isolated))} to "
+            f"{len(train)}: the training set has {len(train)} structures, {len(isolated)} of them "
+            "isolated atoms, which are always kept."
+        )
+    # A stream of its own: the split draws from the seed alone.
+    shuffled = np.random.default_rng([config.seed, 1]).permutation(others)
+    return np.sort(np.concatenate([isolated, shuffled])[: config.train_size])
+
+
 def sample(structures: Sequence[Structure]) -> list[Structure]:
     """At most 3000 structures, evenly spread: what the checks look at."""
     every = max(1, -(-len(structures) // _CHECKED_FRAMES))
@@ -211,7 +246,7 @@ def _open(file: FileConfig, config: DataConfig, base: Path) -> OpenFile:
 def _card(config: DataConfig, files, sets, verdicts) -> dict[str, Any]:
     described = {
         name: [
-            {"path": str(f.path.name), "sha256": _sha256(f.path), "structures": len(f.structures)}
+            {"path": str(f.path.name), "sha256": sha256(f.path), "structures": len(f.structures)}
             for f in opened
         ]
         for name, opened in files.items()
@@ -221,13 +256,14 @@ def _card(config: DataConfig, files, sets, verdicts) -> dict[str, Any]:
         "structures": {name: len(members) for name, members in sets.items()},
         "labels": to_plain(config.labels),
         "coverage": coverage(sample(sets["train"])),
-        "split": {"kind": config.split, "seed": config.seed},
+        "split": {"kind": config.split, "seed": config.seed, "train_size": config.train_size},
         "checks": [dataclasses.asdict(verdict) for verdict in verdicts],
         "accepted": dict(config.checks),
     }
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Checksum of a file, or of all files in a directory."""
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         with file.open("rb") as stream:

@@ -10,7 +10,12 @@ from mlip_jax.inference.errors import (
     source_references,
     summarize,
 )
-from mlip_jax.inference.prediction import StructurePrediction, predict, require_precision
+from mlip_jax.inference.prediction import (
+    StructurePrediction,
+    cast_variables,
+    predict,
+    require_precision,
+)
 from mlip_jax.inference.uncertainty import Uncertainty, uncertainties
 
 __all__ = [
@@ -19,6 +24,7 @@ __all__ = [
     "Comparison",
     "StructurePrediction",
     "Uncertainty",
+    "cast_variables",
     "compare",
     "evaluate",
     "predict",

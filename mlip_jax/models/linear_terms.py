@@ -121,9 +121,7 @@ def linear_terms(model: nn.Module, variables: Mapping[str, Any]) -> list[tuple[P
     return found
 
 
-def fixed_part(
-    model: nn.Module, variables: Mapping[str, Any]
-) -> tuple[Sum, dict[str, Any]] | None:
+def fixed_part(model: nn.Module, variables: Mapping[str, Any]) -> tuple[Sum, dict[str, Any]] | None:
     """The terms of a sum that have no parameters, such as a repulsion, and their variables."""
     if not isinstance(model, Sum):
         return None

@@ -13,7 +13,7 @@ from mlip_jax.config import UserError
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure, StructureLabels
 from mlip_jax.graph import AtomicGraph
-from mlip_jax.inference import require_precision
+from mlip_jax.inference import cast_variables, require_precision
 from mlip_jax.neighbors import device
 from mlip_jax.neighbors.device import Capacity, DeviceNeighbors
 from mlip_jax.neighbors.host import wrap
@@ -119,16 +119,6 @@ def prepare(
         dtype=dtype,
         graded=potential.has_grades,
     )
-
-
-def cast_variables(variables: Any, dtype: np.dtype) -> Any:
-    """Variables with their floating-point arrays in one precision."""
-
-    def cast(leaf: Any) -> Any:
-        array = np.asarray(leaf)
-        return array.astype(dtype) if np.issubdtype(array.dtype, np.floating) else array
-
-    return jax.tree.map(cast, variables)
 
 
 def replicate(structure: Structure, copies: tuple[int, int, int]) -> Structure:

@@ -27,9 +27,9 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
         records: lines of `metrics.jsonl`.
     """
     names = [n for n in records[-1]["train"] if n == "loss" or n.endswith("_mae")]
-    figure, panels = _grid(len(names) + 1)
+    figure, panels = grid(len(names) + 1)
     for panel, name in zip(panels, names, strict=False):
-        factor, unit = _scale(name.removesuffix("_mae"))
+        factor, unit = scale(name.removesuffix("_mae"))
         factor, unit = (1.0, "") if name == "loss" else (factor, f" [{unit}]")
         for group in ("train", "valid"):
             points = [(r["epoch"], r[group][name]) for r in records if name in (r[group] or {})]
@@ -40,17 +40,17 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
         best = [r["epoch"] for r in records if r["best"]]
         if best:
             panel.axvline(best[-1], color="#333333", linewidth=0.8, linestyle=":", label="best")
-        _finish(panel, "epoch", name.replace("_", " ").replace("mae", "MAE") + unit, log="y")
+        finish(panel, "epoch", name.replace("_", " ").replace("mae", "MAE") + unit, log="y")
     rates = [(r["epoch"], r["learning_rate"]) for r in records]
     panels[len(names)].plot(*np.array(rates, dtype=np.float64).T, color="#333333")
-    _finish(panels[len(names)], "epoch", "learning rate", legend=False)
+    finish(panels[len(names)], "epoch", "learning rate", legend=False)
     return figure
 
 
 def parity(sets: Sets, name: str) -> Figure:
     """Predictions against labels of one property, and what they differ by."""
-    factor, unit = _scale(name)
-    figure, (left, right) = _grid(2)
+    factor, unit = scale(name)
+    figure, (left, right) = grid(2)
     ranges = []
     for group, comparisons in sets.items():
         if name not in comparisons:
@@ -64,15 +64,15 @@ def parity(sets: Sets, name: str) -> Figure:
         ranges += [label.min(), label.max()]
     left.plot([min(ranges), max(ranges)], [min(ranges), max(ranges)], color="#333333", lw=0.8)
     right.axhline(0.0, color="#333333", linewidth=0.8)
-    _finish(left, f"label [{ERROR_UNITS[name]}]", f"{name} predicted [{ERROR_UNITS[name]}]")
-    _finish(right, f"label [{ERROR_UNITS[name]}]", f"predicted - label [{unit}]")
+    finish(left, f"label [{ERROR_UNITS[name]}]", f"{name} predicted [{ERROR_UNITS[name]}]")
+    finish(right, f"label [{ERROR_UNITS[name]}]", f"predicted - label [{unit}]")
     return figure
 
 
 def histogram(sets: Sets, name: str) -> Figure:
     """Distribution of the errors of one property: signed, and its absolute value cumulated."""
-    factor, unit = _scale(name)
-    figure, (left, right) = _grid(2)
+    factor, unit = scale(name)
+    figure, (left, right) = grid(2)
     errors = {
         group: factor * (c[name].predicted - c[name].label)
         for group, c in sets.items()
@@ -90,8 +90,8 @@ def histogram(sets: Sets, name: str) -> Figure:
         stride = -(-len(ordered) // _MAX_POINTS)
         share = np.arange(1, len(ordered) + 1) / len(ordered)
         right.plot(ordered[::stride], share[::stride], **style)
-    _finish(left, f"error of {name} [{unit}]", "share")
-    _finish(right, f"|error| [{unit}]", "share below", log="x")
+    finish(left, f"error of {name} [{unit}]", "share")
+    finish(right, f"|error| [{unit}]", "share below", log="x")
     return figure
 
 
@@ -108,25 +108,27 @@ def by_group(errors: Mapping[str, Any], key: str, names: Sequence[str]) -> Figur
     names = [name for name in names if name in present]
     if len(groups) < 2 or not names:
         return None
-    figure, panels = _grid(len(names), height=1.2 + 0.28 * len(groups))
+    figure, panels = grid(len(names), height=1.2 + 0.28 * len(groups))
     for panel, name in zip(panels, names, strict=True):
-        factor, unit = _scale(name)
+        factor, unit = scale(name)
         for offset, (group, values) in enumerate(errors.items()):
             maes = [values[key].get(g, {}).get(name, {}).get("mae", np.nan) for g in groups]
             heights = np.arange(len(groups)) + 0.27 * (offset - 1)
             panel.barh(heights, factor * np.array(maes), 0.25, color=COLORS[group], label=group)
         panel.set_yticks(range(len(groups)), [group or "(none)" for group in groups])
         panel.invert_yaxis()
-        _finish(panel, f"{name} MAE [{unit}]", "")
+        finish(panel, f"{name} MAE [{unit}]", "")
     return figure
 
 
-def _scale(name: str) -> tuple[float, str]:
+def scale(name: str) -> tuple[float, str]:
+    """The factor that takes errors of a property to the unit in which they are shown, and that."""
     unit = ERROR_UNITS.get(name, "")
     return _SCALES.get(unit, (1.0, unit))
 
 
-def _grid(count: int, height: float = 3.2):
+def grid(count: int, height: float = 3.2) -> tuple[Figure, Any]:
+    """A figure of so many panels, three in a row; `height` [inches] of each."""
     columns = min(count, 3)
     rows = -(-count // columns)
     figure = Figure(figsize=(4.2 * columns, height * rows), layout="constrained")
@@ -136,7 +138,8 @@ def _grid(count: int, height: float = 3.2):
     return figure, panels[:count]
 
 
-def _finish(panel: Any, x: str, y: str, log: str = "", legend: bool = True) -> None:
+def finish(panel: Any, x: str, y: str, log: str = "", legend: bool = True) -> None:
+    """Labels, logarithmic axes (letters in `log`), grid and legend of a panel."""
     panel.set_xlabel(x)
     panel.set_ylabel(y)
     if "x" in log:

@@ -1,32 +1,26 @@
 """`report.html`, one self-contained file about a run, and its plots as PNG."""
 
-import base64
 import dataclasses
-import html
 import importlib.util
-import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlip_jax import config as configs
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import ERROR_UNITS, Comparison
 from mlip_jax.train import log
+from mlip_jax.train.page import (
+    NEEDS_MATPLOTLIB,
+    details,
+    figure,
+    heading,
+    page,
+    paragraph,
+    png,
+    table,
+)
 
 Compared = tuple[Sequence[Structure], dict[str, Comparison]]
-
-NEEDS_MATPLOTLIB = "plots need matplotlib: pip install 'mlip_jax[report]'"
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
-       color: #1d2733; }
-h1, h2 { font-weight: 600; } h2 { margin-top: 2em; border-bottom: 1px solid #d5dbe1; }
-table { border-collapse: collapse; } td, th { padding: 0.2em 0.9em; text-align: right; }
-td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px solid #e8ecf0; }
-img { max-width: 100%; } pre { background: #f4f6f8; padding: 1em; overflow-x: auto; }
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,23 +73,16 @@ def write(
         for name, image in images.items():
             (output / f"{name}.png").write_bytes(image)
     sections = [
-        f"<h1>{html.escape(output.name)}</h1>",
-        "<h2>Errors</h2>" + _error_table(errors),
-        f"<p>{NEEDS_MATPLOTLIB}</p>" if missing else "",
-        *(_figure(name, image) for name, image in images.items()),
-        "<h2>Errors by configuration type</h2>" + _group_tables(errors, "per_config_type"),
-        "<h2>Errors by element</h2>" + _group_tables(errors, "per_element"),
-        "<h2>Timing, memory and padding</h2>" + _facts_table(records, facts, card),
-        "<h2>Card</h2>" + _details(card),
+        heading("Errors") + _error_table(errors),
+        paragraph(NEEDS_MATPLOTLIB) if missing else "",
+        *(figure(name, image) for name, image in images.items()),
+        heading("Errors by configuration type") + _group_tables(errors, "per_config_type"),
+        heading("Errors by element") + _group_tables(errors, "per_element"),
+        heading("Timing, memory and padding") + _facts_table(records, facts, card),
+        heading("Card") + details(card),
     ]
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>'
-        f"{html.escape(output.name)}</title><style>{_STYLE}</style></head><body>"
-        + "\n".join(sections)
-        + "</body></html>\n"
-    )
     path = output / "report.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page(output.name, sections), encoding="utf-8")
     return f"report: {path}" + (f" ({NEEDS_MATPLOTLIB})" if missing else "")
 
 
@@ -111,19 +98,7 @@ def _images(records, sets, errors) -> dict[str, bytes]:
         figures[f"errors_{name}"] = plots.histogram(sets, name)
     for key in ("config_type", "element"):
         figures[f"errors_by_{key}"] = plots.by_group(errors, f"per_{key}", names)
-    return {name: _png(figure) for name, figure in figures.items() if figure is not None}
-
-
-def _png(figure: Any) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()
-
-
-def _figure(name: str, image: bytes) -> str:
-    title = html.escape(name.replace("_", " "))
-    data = base64.b64encode(image).decode()
-    return f'<h2>{title}</h2><img alt="{title}" src="data:image/png;base64,{data}">'
+    return {name: png(drawing) for name, drawing in figures.items() if drawing is not None}
 
 
 def _error_table(errors: Mapping[str, Any]) -> str:
@@ -132,7 +107,7 @@ def _error_table(errors: Mapping[str, Any]) -> str:
         for name, values in errors.items()
         for p, e in values["total"].items()
     ]
-    return _table(("set", "property", "MAE", "RMSE", "largest", "unit", "labels"), rows)
+    return table(("set", "property", "MAE", "RMSE", "largest", "unit", "labels"), rows)
 
 
 def _group_tables(errors: Mapping[str, Any], key: str) -> str:
@@ -142,7 +117,7 @@ def _group_tables(errors: Mapping[str, Any], key: str) -> str:
         for group, properties in values[key].items()
         for p, e in properties.items()
     ]
-    return _table(("set", "group", "property", "MAE", "RMSE", "unit", "labels"), rows)
+    return table(("set", "group", "property", "MAE", "RMSE", "unit", "labels"), rows)
 
 
 def _facts_table(records, facts: RunFacts, card: Mapping[str, Any]) -> str:
@@ -165,28 +140,4 @@ def _facts_table(records, facts: RunFacts, card: Mapping[str, Any]) -> str:
         ("padding of atoms", f"{facts.waste['atoms']:.1%}"),
         ("padding of pair slots", f"{facts.waste['slots']:.1%}"),
     ]
-    return _table(("", ""), rows)
-
-
-def _details(card: Mapping[str, Any]) -> str:
-    blocks = []
-    for key, value in card.items():
-        text = json.dumps(configs.to_plain(value), indent=1, ensure_ascii=False)
-        blocks.append(
-            f"<details><summary>{html.escape(str(key))}</summary>"
-            f"<pre>{html.escape(text)}</pre></details>"
-        )
-    return "\n".join(blocks)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_text(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return table(("", ""), rows)

@@ -59,6 +59,22 @@ def test_training_leaves_a_potential(data, capsys):
     assert "holds a run" in refused(capsys, "train", train_config(), "--output", "run")
 
 
+def test_a_study_is_checked_listed_and_refused(data, capsys):
+    train_config()
+    Path("study.yaml").write_text("base: train.yaml\naxes: {train_size: [2, 3], seed: [0, 1]}\n")
+    assert run("study", "study.yaml", "--dry-run") == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[0] == "begin   train_size=2,seed=0"
+    assert listed[-1] == "4 runs: 4 to run"
+    assert not Path("runs").exists()
+    assert run("study", "study.yaml", "report.properties=[]", "--collect", "-o", "out") == 0
+    assert Path("out/results/table.csv").read_text().splitlines()[1].endswith("waiting")
+    message = refused(capsys, "study", "study.yaml", "axes.train_sise=[3]", "--dry-run")
+    assert "unknown axis 'train_sise'; did you mean 'train_size'" in message
+    message = refused(capsys, "study", "study.yaml", "axes.training.epoks=[3]", "--dry-run")
+    assert "study.axes" in message
+
+
 def test_converted_structures_are_the_same(data):
     assert run("data", "convert", data, "data.h5", "--index", "1:") == 0
     before, after = formats.read(data, index="1:"), formats.read("data.h5")
@@ -99,7 +115,7 @@ def test_schemas_are_json(kind, capsys):
 
 
 def test_help_shows_examples(capsys):
-    names = ("train", "evaluate", "predict", "md", "relax", "info", "schema", "template")
+    names = ("train", "evaluate", "predict", "md", "relax", "study", "info", "schema", "template")
     for command in (*((name,) for name in names), ("data", "inspect"), ("data", "convert")):
         assert run(*command, "--help") == 0
         assert "For example" in capsys.readouterr().out

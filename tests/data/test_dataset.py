@@ -53,6 +53,42 @@ def test_groups_stay_on_one_side(folder):
     assert not {s.group for s in loaded.train} & {s.group for s in loaded.valid}
 
 
+def test_training_sets_of_one_seed_are_nested_and_leave_the_other_sets_alone(folder):
+    section = {"train": "cu.extxyz", "valid": 0.2, "test": 0.1}
+    whole = dataset.load(parse(**section), folder)
+    previous: set[float] = set()
+    for size in (1, 5, 9, 14):
+        loaded = dataset.load(parse(**section, train_size=size), folder)
+        chosen = set(energies(loaded.train))
+        assert len(loaded.train) == size
+        assert previous <= chosen <= set(energies(whole.train))
+        assert energies(loaded.valid) == energies(whole.valid)
+        assert energies(loaded.test) == energies(whole.test)
+        previous = chosen
+    five = dataset.load(parse(**section, train_size=5), folder)
+    other = dataset.load(parse(train="cu.extxyz", valid=0.0, train_size=5, seed=1), folder)
+    assert five.card["split"]["train_size"] == 5
+    assert energies(other.train) != energies(five.train)
+    with pytest.raises(UserError, match="got 15; expected 1 to 14"):
+        dataset.load(parse(**section, train_size=15), folder)
+
+
+def test_isolated_atoms_stay_in_the_smallest_training_set():
+    atoms = [dataclasses.replace(s, pbc=np.array([False] * 3)) for s in copper(2)]
+    atoms = [
+        dataclasses.replace(s, atomic_numbers=s.atomic_numbers[:1], positions=s.positions[:1])
+        for s in atoms
+    ]
+    structures = [*copper(6), *atoms]
+    config = parse(train="cu.extxyz", train_size=3)
+    chosen = dataset.reduce(structures, np.array([0, 1, 3, 4, 5, 6, 7]), config)
+    assert {6, 7} < set(chosen.tolist()) < {0, 1, 3, 4, 5, 6, 7}
+    assert len(chosen) == 3
+    small = dataclasses.replace(config, train_size=1)
+    with pytest.raises(UserError, match="2 of them isolated atoms"):
+        dataset.reduce(structures, np.array([0, 6, 7]), small)
+
+
 def test_files_make_sets_of_their_own_and_stay_lazy(folder):
     loaded = dataset.load(parse(train=["cu.extxyz", "more.h5"], valid=["more.h5"]), folder)
     assert isinstance(loaded.train, dataset.Sequence)
