@@ -53,7 +53,7 @@ DOORS = {
     "rich": {"cli", "train", "simulate"},
     "ruamel": {"config"},
     "safetensors": {"storage"},
-    "scipy": {"descriptors", "nn", "train"},
+    "scipy": {"descriptors", "inference", "nn", "train"},
     "tensorboardX": {"train"},
     "torch": {"interop.weights"},
     "typer": {"cli"},

@@ -132,7 +132,7 @@ def test_files_that_are_cut_off_say_so(tmp_path, lines):
 
 def test_elements_have_to_be_named_where_files_lack_them_and_only_there(tmp_path):
     path = write(tmp_path)
-    with pytest.raises(UserError, match="only number their elements"):
+    with pytest.raises(UserError, match="do not say their species"):
         weights.read("mtp", [path])
     with pytest.raises(UserError, match=r"has 2 species; got 1: Si"):
         weights.read("mtp", [path], species=["Si"])

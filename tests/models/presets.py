@@ -18,8 +18,8 @@ PRESETS = {
     "behler_parrinello": {**_ACSF, "hidden": [6], "energy_scale": 0.8},
     "gap": {
         **_PAIR,
-        "n_max": 3,
-        "l_max": 2,
+        "n_max": 2,
+        "l_max": 1,
         "atom_sigma": 0.6,
         "cutoff_transition_width": 1.0,
         "num_sparse": 4,
