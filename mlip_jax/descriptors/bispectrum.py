@@ -134,9 +134,11 @@ class Bispectrum(nn.Module):
             ]
             return jnp.concatenate(parts, axis=-1)
 
-        along = jnp.eye(3, dtype=vectors.dtype)[:, None, None, :]
-        tangents = [jnp.broadcast_to(direction, vectors.shape) for direction in along]
-        moved = jnp.stack([jax.jvp(harmonics, (vectors,), (t,))[1] for t in tangents], axis=2)
+        def along(direction: Array) -> Array:
+            tangent = jnp.broadcast_to(direction, vectors.shape)
+            return jax.jvp(harmonics, (vectors,), (tangent,))[1]
+
+        moved = jax.vmap(along, out_axes=2)(jnp.eye(3, dtype=vectors.dtype))
         member = self._densities_of(neighbor, vectors.dtype)
         jacobian = sum(
             part[..., None, None] * jnp.einsum("ijdc,ifc->ijdf", moved, slope)

@@ -100,7 +100,7 @@ def predict(
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
         references = [_references(potential, structure) for structure in window]
         lists = NeighborLists(window, needs.cutoff, needs.prefix_cutoffs, keep=True)
-        for members, bucket in pack(lists, limit):
+        for members, bucket in _pack(lists, limit):
             parts = [window[i] for i in members]
             graph = collate(
                 parts,
@@ -141,7 +141,7 @@ def _cast(dtype: np.dtype, leaf: Any) -> np.ndarray:
     return leaf.astype(dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf
 
 
-def pack(lists: NeighborLists, limit: int) -> Iterator[tuple[list[int], Bucket]]:
+def _pack(lists: NeighborLists, limit: int) -> Iterator[tuple[list[int], Bucket]]:
     """Deals structures to batches of like row lengths, in few shapes."""
     sizes = lists.sizes
     rows = [row_ladder(int(k)) for k in sizes.max_neighbors]

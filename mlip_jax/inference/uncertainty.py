@@ -7,9 +7,12 @@ cannot express, so that variances are scaled, and a constant is added, such that
 validation structures are as likely as can be: `v = s a C aᵀ + n` for each property.
 """
 
+import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,17 +21,16 @@ from jaxtyping import Float
 
 from mlip_jax import models
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import collate
+from mlip_jax.data.collate import Bucket, collate
 from mlip_jax.data.lists import NeighborLists
+from mlip_jax.data.planning import row_ladder
 from mlip_jax.data.structure import Structure
-from mlip_jax.inference.prediction import StructurePrediction, pack, predict, require_precision
+from mlip_jax.inference.prediction import StructurePrediction, predict, require_precision
 from mlip_jax.models.linear_terms import PredictionRows, prediction_rows
 from mlip_jax.potential import Potential
 
 PROPERTIES = ("energy", "forces", "stress")
 """Properties with a variance, in the order of the rows of `scales`."""
-
-_BATCH_ATOMS = 128
 
 
 class Uncertainty(NamedTuple):
@@ -133,26 +135,39 @@ def _variances(
     posterior = _posterior(potential)
     factor = np.asarray(posterior["factor"], np.float64)
     free = np.asarray(posterior["free"])
-    constants = {k: v for k, v in potential.variables.items() if k != "posterior"}
-    evaluate = jax.jit(lambda graph: prediction_rows(potential.model, constants, graph))
-    for members, bucket in pack(lists, _BATCH_ATOMS):
-        parts = [structures[i] for i in members]
-        graph = collate(
-            parts, [lists[i] for i in members], bucket, dtype=dtype, reverse=needs.reverse
-        )
-        rows: PredictionRows = evaluate(jax.tree.map(jnp.asarray, graph))
-        start = 0
-        for slot, (index, structure) in enumerate(zip(members, parts, strict=True)):
-            atoms = slice(start, start + structure.num_atoms)
-            start = atoms.stop
-            numbers = structure.atomic_numbers
-            composition = np.array([np.sum(numbers == z) for z in free], np.float64)
-            energy = np.concatenate([composition, rows.energy[slot]]) / len(numbers)
-            stress = _squares(np.asarray(rows.stress[slot]), factor[len(free) :])
-            if not np.all(structure.pbc):
-                stress = np.full((3, 3), np.nan)
-            forces = _squares(np.asarray(rows.forces[atoms]), factor[len(free) :])
-            yield index, (np.sum((energy @ factor) ** 2), forces, stress)
+    variables = {k: v for k, v in potential.variables.items() if k != "posterior"}
+    evaluate = _program(potential.model)
+    for index in range(len(structures)):
+        structure = structures[index]
+        graph = collate([structure], [lists[index]], _bucket(lists, index), dtype=dtype)
+        rows: PredictionRows = evaluate(variables, jax.tree.map(jnp.asarray, graph))
+        numbers = structure.atomic_numbers
+        composition = np.array([np.sum(numbers == z) for z in free], np.float64)
+        energy = np.concatenate([composition, rows.energy[0]]) / len(numbers)
+        forces = _squares(np.asarray(rows.forces[: len(numbers)]), factor[len(free) :])
+        stress = _squares(np.asarray(rows.stress[0]), factor[len(free) :])
+        if not np.all(structure.pbc):
+            stress = np.full((3, 3), np.nan)
+        yield index, (np.sum((energy @ factor) ** 2), forces, stress)
+
+
+@functools.lru_cache(maxsize=8)
+def _program(model: nn.Module) -> Any:
+    """One jitted function for each model, so that a second call compiles nothing."""
+    return jax.jit(lambda variables, graph: prediction_rows(model, variables, graph))
+
+
+def _bucket(lists: NeighborLists, index: int) -> Bucket:
+    """A shape for one structure: rows as long as the longest of all, atoms in steps of four."""
+    sizes = lists.sizes
+    steps = math.ceil(math.log(max(int(sizes.num_atoms[index]), 16) / 128.0, 4.0))
+    slots = [row_ladder(int(k)) for k in sizes.prefixes.max(axis=0)]
+    return Bucket(
+        graphs=1,
+        atoms=round(128 * 4.0**steps),
+        max_neighbors=row_ladder(int(sizes.max_neighbors.max())),
+        prefixes=tuple(zip(sizes.prefix_cutoffs, slots, strict=True)),
+    )
 
 
 def _squares(rows: np.ndarray, factor: np.ndarray) -> np.ndarray:
