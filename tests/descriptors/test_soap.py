@@ -129,6 +129,7 @@ def test_all_bases_have_the_same_limit(basis):
     assert errors[1] < 0.02
 
 
+@pytest.mark.slow
 def test_values_and_derivatives_are_finite_anywhere():
     """Coinciding, close and collinear atoms, one at the cutoff, and padding."""
     soap = dataclasses.replace(SOAP_OF_TWO, central_weight=0.0)

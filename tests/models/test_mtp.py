@@ -2,12 +2,14 @@
 
 import jax
 import numpy as np
+import pytest
 
 from mlip_jax import models
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure
 
 
+@pytest.mark.slow
 def test_calibration_describes_with_the_parameters_of_the_descriptor():
     rng = np.random.default_rng(0)
     positions = rng.uniform(size=(12, 3)) * 6.0
