@@ -234,5 +234,6 @@ def largest_errors(model, variables, folder, dtype: type = np.float64) -> dict[s
         for quantity, value in got.items():
             if quantity in expected:
                 error = float(np.abs(value - expected[quantity]).max())
-                errors[quantity] = max(errors.get(quantity, 0.0), error)
+                # Unlike `max`, this keeps a NaN.
+                errors[quantity] = float(np.maximum(errors.get(quantity, 0.0), error))
     return errors
