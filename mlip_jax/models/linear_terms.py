@@ -48,13 +48,11 @@ class PredictionRows:
     """Derivatives of predictions by the parameters, in the order of `parameters`.
 
     Attributes:
-        atoms: of atom energies [eV].
         energy: of energies, without reference energies [eV].
         forces: eV/Å.
         stress: eV/Å^3.
     """
 
-    atoms: Float[Array, "atoms parameters"]
     energy: Float[Array, "graphs parameters"]
     forces: Float[Array, "atoms 3 parameters"]
     stress: Float[Array, "graphs 3 3 parameters"]
@@ -179,7 +177,7 @@ def _summed(found: EnergyRows, graph: AtomicGraph) -> PredictionRows:
     (energy, forces, strains), _ = jax.lax.scan(add, start, (*atoms, *jax.tree.leaves(found)))
     symmetric = 0.5 * (strains + jnp.swapaxes(strains, 1, 2))
     stress = symmetric / volumes(graph.cell)[:, None, None, None]
-    return PredictionRows(share[:, None] * found.values, energy, forces, stress)
+    return PredictionRows(energy, forces, stress)
 
 
 def scaled(local: Local, variables: Mapping[str, Any], raw: Array, element: Array) -> Array:

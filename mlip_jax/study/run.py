@@ -256,4 +256,5 @@ def _measure(
         try:
             cost.ensure(runs / variant.name, variant, study.cost, study.directory)
         except Exception as error:  # lack of memory, too: the other runs have their costs
-            say(f"{variant.name}: the cost was not measured: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            say(f"{variant.name}: the cost was not measured: {reason}")

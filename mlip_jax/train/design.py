@@ -25,7 +25,7 @@ class Design(NamedTuple):
     """Weighted rows of a batch: `matrix @ parameters = target`.
 
     Attributes:
-        matrix: derivatives by the parameters, flattened as `ravel_pytree` does.
+        matrix: derivatives by the parameters, in the order of `linear_terms.parameters`.
         target: labels less the predictions of vanishing parameters.
         composition: of energies, the number of atoms of each element over the number of atoms;
             zero for other rows.
