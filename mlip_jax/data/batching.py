@@ -1,5 +1,6 @@
 """Batches: padded graphs with their labels, built by number, so that a run can resume anywhere."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -145,6 +146,12 @@ class BatchSource:
         self.fields = tuple(present if fields is None else fields)
         self._shapes = choose_shapes(lists.sizes, config)
         self._planned: tuple[int, list[BatchPlan]] = (0, self._plan(0))
+
+    def with_reference_energies(self, energies: ReferenceEnergies) -> "BatchSource":
+        """The same batches with other reference energies subtracted."""
+        other = copy.copy(self)
+        other._reference_energies = energies
+        return other
 
     def num_batches(self, epoch: int = 0) -> int:
         """Batches in an epoch (the same in each)."""

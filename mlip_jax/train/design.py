@@ -4,7 +4,7 @@ Energies of atoms are linear in the parameters, and so are their derivatives: wh
 model says of one atom (`models.linear_terms`) gives the rows of energies, forces and stresses.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,7 +17,7 @@ from mlip_jax.config import UserError
 from mlip_jax.data.batching import Batch
 from mlip_jax.graph import atoms_per_graph
 from mlip_jax.models.linear_terms import fixed_part, linear_terms, prediction_rows
-from mlip_jax.potential import Variables, predict_fn
+from mlip_jax.potential import Prediction, Variables, predict_fn
 from mlip_jax.train.loss import PROPERTIES, LossConfig, PropertyLoss
 
 
@@ -71,7 +71,7 @@ def count_labels(batches: Iterator[Batch], names: Sequence[str]) -> dict[str, in
 def design_fn(
     model: nn.Module,
     variables: Variables,
-    scales: dict[str, float],
+    scales: Mapping[str, float],
     species: Sequence[int],
 ) -> Callable[[Batch], Design]:
     """Makes `batch -> Design`, compiled once for every shape.
@@ -113,7 +113,24 @@ def design_fn(
     return design
 
 
-def _weighted(found: Any, batch: Batch, scales: dict[str, float]) -> list[Array]:
+def weighted_rows(
+    prediction: Prediction, batch: Batch, scales: Mapping[str, float]
+) -> Float[Array, " rows"]:
+    """Predictions with the factors of the loss; their squared errors add to it.
+
+    Components without a label are zero.
+
+    Args:
+        prediction: of the batch.
+        batch: with labels.
+        scales: of the squared error of each property, over its number of labels.
+    """
+    _, mask = _targets(batch, scales)
+    parts = [part.reshape(-1) for part in _weighted(prediction, batch, scales)]
+    return jnp.where(mask, jnp.concatenate(parts), 0.0)
+
+
+def _weighted(found: Any, batch: Batch, scales: Mapping[str, float]) -> list[Array]:
     """Properties of predictions, or of rows of them, times the factors of the loss."""
     parts = []
     for name, scale in scales.items():
@@ -123,7 +140,7 @@ def _weighted(found: Any, batch: Batch, scales: dict[str, float]) -> list[Array]
     return parts
 
 
-def _targets(batch: Batch, scales: dict[str, float]) -> tuple[Array, Array]:
+def _targets(batch: Batch, scales: Mapping[str, float]) -> tuple[Array, Array]:
     values, masks = [], []
     for name, scale in scales.items():
         label = getattr(batch.labels, name)
@@ -148,7 +165,7 @@ def _factor(batch: Batch, name: str, scale: float) -> Array:
 
 
 def _composition(
-    batch: Batch, scales: dict[str, float], species: Sequence[int]
+    batch: Batch, scales: Mapping[str, float], species: Sequence[int]
 ) -> Float[np.ndarray, "rows elements"]:
     """Rows of the reference energies: only energies have any."""
     graph = batch.graph

@@ -1,6 +1,6 @@
 """The compiled parts of training: devices, optimiser, step and validation of one task."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,11 +10,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from mlip_jax.config import UserError
 from mlip_jax.data.batching import Batch, BatchSource
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import require_precision
 from mlip_jax.potential import Variables, predict_fn
-from mlip_jax.train import memory, stream
+from mlip_jax.train import full_batch, gauss_newton, memory, stream
 from mlip_jax.train import optimizer as optimizers
 from mlip_jax.train import step as steps
 from mlip_jax.train.loss import LossConfig, Sums
@@ -30,7 +31,7 @@ class Task(NamedTuple):
         model: complete, with all its fields filled in.
         variables: initial.
         loss: section.
-        optimizer: section.
+        optimizer: section; the default where only a solver works.
         training: section.
         structures: of the training data, to save those of a batch that fails.
         train: their batches; `devices` of its config is the number of devices.
@@ -55,7 +56,7 @@ class Engine(NamedTuple):
         mesh: the devices.
         valid_mesh: those of the validation, fewer where its data are few.
         optimizer: see `optimizer.build`.
-        step: programs of the training step.
+        step: programs of the training step; of lbfgs, of the gradient.
         evaluate: programs of the validation.
         constants: variables that are not trained, on the devices.
         total_steps: of the whole run.
@@ -86,18 +87,25 @@ def build(task: Task) -> Engine:
     valid_mesh = mesh if task.valid is None else _mesh(task.valid)
     per_epoch = task.train.num_batches()
     total = task.training.epochs * per_epoch
+    full = task.optimizer.full_batch
     if task.training.max_steps is not None:
         total = min(total, task.training.max_steps)
-    optimizer = optimizers.build(task.optimizer, task.variables["params"], total, per_epoch)
     predict = predict_fn(task.model)
-    step = steps.step_fn(predict, task.loss, optimizer, task.training.ema, mesh)
+    optimizer = optimizers.build(
+        task.optimizer, task.variables["params"], total, per_epoch, _whitening(task)
+    )
+    if full:
+        step = Programs(steps.gradient_fn(predict, task.loss, mesh))
+    else:
+        step = steps.step_fn(predict, task.loss, optimizer, task.training.ema, mesh)
+        step = Programs(step, donate=(0,))
     constants = steps.constants_of(task.variables)
     return Engine(
         task=task,
         mesh=mesh,
         valid_mesh=valid_mesh,
         optimizer=optimizer,
-        step=Programs(step, donate=(0,)),
+        step=step,
         evaluate=Programs(steps.evaluate_fn(predict, task.loss, valid_mesh)),
         constants=jax.device_put(constants, steps.replicated(mesh)),
         total_steps=total,
@@ -111,6 +119,8 @@ def build(task: Task) -> Engine:
 def initial_state(engine: Engine) -> TrainState:
     """The state before the first step, on the host."""
     task = engine.task
+    if task.optimizer.full_batch:
+        return steps.copy_to_host(full_batch.init_state(engine.optimizer, task.variables["params"]))
     state = steps.init_state(engine.optimizer, task.variables["params"], task.training.ema)
     return steps.copy_to_host(state)
 
@@ -126,6 +136,21 @@ def take_step(
     """One step; the old state is consumed."""
     program = engine.step.get(state, engine.constants, batch, weights, shape_of=batch)
     return program(state, engine.constants, batch, weights)
+
+
+def iterate_fn(engine: Engine) -> Callable[[TrainState], full_batch.Iteration]:
+    """Makes `state -> Iteration` of lbfgs over all training data."""
+    train = engine.task.train
+    evaluate = full_batch.evaluate_fn(
+        engine.step,
+        engine.constants,
+        stream.keep_small(partial(train.batch, 0)),
+        train.num_batches(),
+        engine.final_weights,
+        engine.mesh,
+    )
+    update = jax.jit(engine.optimizer.transformation.update)
+    return lambda state: full_batch.iterate(update, state, evaluate)
 
 
 def validate(engine: Engine, state: TrainState) -> Sums:
@@ -158,13 +183,26 @@ def check_memory(engine: Engine, state: TrainState) -> int:
     """
     batch = steps.put_batch(_largest_batch(engine.task.train), engine.mesh)
     weights = engine.final_weights
-    program = engine.step.get(state, engine.constants, batch, weights, shape_of=batch)
+    first = state.params if engine.task.optimizer.full_batch else state
+    program = engine.step.get(first, engine.constants, batch, weights, shape_of=batch)
     device = engine.mesh.devices.flat[0]
     sharing = engine.mesh.size if device.platform == "cpu" else 1
     needed = memory.required_bytes(program)
     available = memory.available_bytes(device)
     memory.check(needed, available, engine.task.training.batch_size, sharing)
     return needed
+
+
+def _whitening(task: Task) -> np.ndarray | None:
+    """Of the optimiser that wants one, from batches spread over the training data."""
+    wanted = task.optimizer.curvature_batches
+    if not wanted:
+        return None
+    if task.train.config.devices > 1:
+        raise UserError("optimizer.curvature_batches: runs on one device. Set training.devices: 1.")
+    stride = -(-task.train.num_batches() // wanted)
+    batches = (task.train.batch(0, i) for i in range(0, task.train.num_batches(), stride))
+    return gauss_newton.whitening(task.model, task.variables, task.loss, batches)
 
 
 def _mesh(source: BatchSource) -> Mesh:

@@ -7,6 +7,7 @@ one integer beside the state: the number of steps taken.
 import collections
 import dataclasses
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from mlip_jax.config import UserError
 from mlip_jax.interrupt import StopRequest
@@ -22,10 +24,11 @@ from mlip_jax.train import checkpoint, engine, interrupt, loss, nonfinite, sessi
 from mlip_jax.train import step as steps
 from mlip_jax.train.checkpoint import Position
 from mlip_jax.train.engine import Engine, Task
+from mlip_jax.train.full_batch import Iteration
 from mlip_jax.train.interrupt import TrainingInterrupted
 from mlip_jax.train.loss import Sums
 from mlip_jax.train.session import Run, Sinks
-from mlip_jax.train.step import StepReport
+from mlip_jax.train.step import StepReport, TrainState
 
 LAG = 2
 """Steps whose reports the host lets wait, so that the device never waits for the host."""
@@ -37,7 +40,7 @@ class Outcome(NamedTuple):
     Attributes:
         variables: the model's, with the best parameters.
         position: where it ended.
-        stopped: why: `epochs`, `max_steps`, `patience` or `time_limit`.
+        stopped: why: `epochs`, `max_steps`, `patience`, `time_limit` or `converged`.
         programs: compiled steps.
         memory: bytes that the largest step needs on a device.
     """
@@ -71,12 +74,16 @@ def train(task: Task, output: Path, *, resume: bool = False, progress: bool = Tr
     needed = 0 if run.position.stopped else engine.check_memory(ready, run.state)
     stopped = run.position.stopped
     sinks = session.open_sinks(task, output, run.position, progress)
+    if task.optimizer.full_batch:
+        epoch = partial(_iterate, ready, engine.iterate_fn(ready))
+    else:
+        epoch = partial(_train_epoch, ready)
     try:
         with sinks.terminal, StopRequest() as request:
             if found:
                 sinks.terminal.say(f"continuing from step {run.position.step} ({found})")
             while stopped is None:
-                whole = _train_epoch(ready, run, sinks, request)
+                whole = epoch(run, sinks, request)
                 _close_epoch(ready, run, sinks, whole)
                 stopped = run.position.stopped
                 if stopped is None and _time_is_over(ready, run):
@@ -123,6 +130,29 @@ def _train_epoch(ready: Engine, run: Run, sinks: Sinks, request: StopRequest) ->
                 return False
     while reports:
         _absorb(ready, run, sinks, reports.popleft())
+    run.epoch_seconds = time.perf_counter() - started - (ready.step.seconds - compiled)
+    return True
+
+
+def _iterate(
+    ready: Engine,
+    iterate: Callable[[TrainState], Iteration],
+    run: Run,
+    sinks: Sinks,
+    request: StopRequest,
+) -> bool:
+    """The only step of an epoch that takes all data at once; it is never left before its end."""
+    del request
+    count = ready.task.train.num_batches()
+    started, compiled = time.perf_counter(), ready.step.seconds
+    sinks.terminal.epoch(run.position.step // count, 1)
+    run.state, here, run.converged = iterate(run.state)
+    norm = float(optax.tree.norm(here.gradient))
+    if not (np.isfinite(here.loss) and np.isfinite(norm)):
+        raise _nonfinite(ready, run, sinks, "loss or its gradient")
+    run.sums = here.sums
+    step = run.position.step + count
+    run.position = dataclasses.replace(run.position, step=step, gradient_norm=norm)
     run.epoch_seconds = time.perf_counter() - started - (ready.step.seconds - compiled)
     return True
 
@@ -207,6 +237,8 @@ def _show_plateau(ready: Engine, run: Run, value: float) -> None:
 
 def _verdict(ready: Engine, run: Run) -> str | None:
     config = ready.task.training
+    if run.converged:
+        return "converged"
     if run.position.step >= ready.total_steps:
         whole = config.epochs * ready.task.train.num_batches()
         return "epochs" if ready.total_steps == whole else "max_steps"

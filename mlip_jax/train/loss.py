@@ -150,20 +150,15 @@ def batch_sums(config: LossConfig, prediction: Prediction, batch: Batch) -> Sums
     return Sums(*(jnp.stack(column) for column in zip(*terms, strict=True)))
 
 
-def loss(
-    sums: Sums,
-    counts: Float[Array | np.ndarray, " properties"],
-    weights: Float[Array | np.ndarray, " properties"],
-) -> Float[Array, ""]:
-    """The loss: `sum_p weights_p * sums.loss_p / counts_p`; a property without labels gives 0.
+def loss(sums: Sums, factors: Float[Array | np.ndarray, " properties"]) -> Float[Array, ""]:
+    """The loss: `sum_p factors_p * sums.loss_p`.
 
     Args:
         sums: of a batch, or of one device's part of it.
-        counts: labels of the *whole* batch, so that the losses of the parts add.
-        weights: of the epoch.
+        factors: weights over the numbers of labels of the *whole* (1 where there are none), so that
+            the losses of the parts add.
     """
-    weights = jnp.asarray(weights, sums.loss.dtype)
-    return jnp.sum(weights * sums.loss / jnp.maximum(counts, 1))
+    return jnp.sum(jnp.asarray(factors, sums.loss.dtype) * sums.loss)
 
 
 def metrics(sums: Sums, weights: Float[np.ndarray, " properties"]) -> dict[str, float]:

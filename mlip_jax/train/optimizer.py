@@ -18,13 +18,12 @@ from pydantic import Field
 
 from mlip_jax import config as configs
 from mlip_jax.config import UserError
-from mlip_jax.train import schedule
+from mlip_jax.train import gauss_newton, schedule
 from mlip_jax.train.schedule import Schedule
 
 Params = Any
 
 _UNSUPPORTED = {
-    "lbfgs": "evaluates the loss several times a step",
     "sophia": "needs Hessian estimates",
     "cocob": "ignores the learning rate's schedule",
     "dpsgd": "needs gradients of every structure",
@@ -76,6 +75,10 @@ class OptimizerConfig:
         reduce_on_plateau: arguments of `optax.contrib.reduce_on_plateau`, which is shown the
             validation loss after each validation.
         groups: parameters with rules of their own.
+        curvature_batches: of `lbfgs`: batches whose Gauss-Newton matrix at the first parameters
+            scales them (see `gauss_newton`; for some hundred parameters); 0: none.
+
+    `lbfgs` takes one step an epoch, with the gradient of all data (see `full_batch`).
     """
 
     name: str = "adamw"
@@ -86,8 +89,11 @@ class OptimizerConfig:
     adaptive_grad_clip: Annotated[float, Field(gt=0)] | None = None
     reduce_on_plateau: dict[str, Any] | None = None
     groups: tuple[ParameterGroup, ...] = ()
+    curvature_batches: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self):
+        if self.curvature_batches and not self.full_batch:
+            raise UserError(f"curvature_batches: is for lbfgs; got {self.name}.")
         schedule.check_arguments(
             _optimizer_function(self.name, "name"),
             self.arguments,
@@ -107,6 +113,11 @@ class OptimizerConfig:
                 f"{self.name} averages its own steps, which groups and "
                 "reduce_on_plateau would scale behind its back. Remove them, or choose adamw."
             )
+
+    @property
+    def full_batch(self) -> bool:
+        """Whether a step takes the gradient of all data."""
+        return self.name == "lbfgs"
 
 
 class Optimizer(NamedTuple):
@@ -137,10 +148,21 @@ def parse(mapping: Mapping[str, Any] | None, where: str = "optimizer") -> Optimi
     arguments = dict(mapping.get("arguments") or {})
     arguments |= {key: value for key, value in mapping.items() if key not in own}
     known = {key: value for key, value in mapping.items() if key in own}
+    if known.get("name") == "lbfgs" and {"learning_rate", "linesearch"} & set(mapping):
+        raise UserError(
+            f"{where}: lbfgs finds the lengths of its steps itself; remove learning_rate and "
+            "linesearch."
+        )
     return configs.parse(OptimizerConfig, known | {"arguments": arguments}, where)
 
 
-def build(config: OptimizerConfig, params: Params, steps: int, steps_per_epoch: int) -> Optimizer:
+def build(
+    config: OptimizerConfig,
+    params: Params,
+    steps: int,
+    steps_per_epoch: int,
+    whitening: np.ndarray | None = None,
+) -> Optimizer:
     """Makes the optimiser of a config.
 
     Args:
@@ -148,16 +170,19 @@ def build(config: OptimizerConfig, params: Params, steps: int, steps_per_epoch: 
         params: the parameters, for their paths.
         steps: of the whole run.
         steps_per_epoch: of the first epoch.
+        whitening: of `gauss_newton.whitening`, for `lbfgs`.
 
     Raises:
         UserError: for a group that matches no parameter, or arguments that optax refuses.
     """
     groups = _group_of_each(config.groups, params)
+    if config.full_batch:
+        config = dataclasses.replace(config, learning_rate=1.0)
     rate = schedule.build(config.learning_rate, steps, steps_per_epoch)
     chain = [
         _scale(params, groups, lambda group: 0.0 if group.frozen else 1.0),
         *_clipping(config),
-        _base(config, rate, groups),
+        _base(config, rate, groups, whitening),
         _scale(params, groups, lambda g: 0.0 if g.frozen else g.learning_rate_factor),
     ]
     transformation = optax.with_extra_args_support(optax.chain(*chain))
@@ -199,9 +224,13 @@ def _clipping(config: OptimizerConfig) -> list[optax.GradientTransformation]:
     return [getattr(optax, name)(limit) for name, limit in limits.items() if limit is not None]
 
 
-def _base(config: OptimizerConfig, rate: Schedule, groups) -> optax.GradientTransformation:
+def _base(
+    config: OptimizerConfig, rate: Schedule, groups, whitening: np.ndarray | None = None
+) -> optax.GradientTransformation:
     function = _optimizer_function(config.name, "optimizer.name")
     arguments = dict(config.arguments)
+    if config.full_batch:
+        return gauss_newton.lbfgs(arguments, whitening)
     if "base_optimizer" in arguments:
         inner = parse(arguments["base_optimizer"], "optimizer.base_optimizer")
         inner_rate = schedule.build(inner.learning_rate, 1, 1)

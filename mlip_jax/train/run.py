@@ -24,9 +24,11 @@ from mlip_jax.data.statistics import Statistics
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import uncertainty
 from mlip_jax.potential import Potential, Variables, predict_fn
-from mlip_jax.train import checkpoint, exact, log, loop, reliability, report, settings
+from mlip_jax.train import checkpoint, log, loop, reliability, report, settings
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loss import PROPERTIES, LossConfig
+from mlip_jax.train.minimise import minimise
+from mlip_jax.train.optimizer import OptimizerConfig
 from mlip_jax.train.sections import Sections, parse, resolved, write_config, write_data
 from mlip_jax.train.settings import TrainingConfig
 
@@ -76,11 +78,9 @@ def fit(
     write_config(resolved(complete), output, resume)
     terminal.say(_describe(task, data, found))
     prepared = time.perf_counter() - started
-    solved = None
-    if sections.solver is None:
-        outcome = loop.train(task, output, resume=resume, progress=progress)
-    else:
-        outcome, found, solved = exact.train(task, sections.solver, found, terminal)
+    outcome, found, solved = minimise(
+        task, sections, found, output, resume=resume, progress=progress
+    )
     terminal.say(f"training ended ({outcome.stopped}); measuring errors")
     card = _card(data, found, complete, outcome, solved)
     potential = Potential(task.model, outcome.variables, found.reference_energies, card)
@@ -145,7 +145,7 @@ def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, 
         model=model,
         variables=_variables(model, data.train, lists, found, dtype, training.seed),
         loss=sections.loss,
-        optimizer=sections.optimizer,
+        optimizer=sections.optimizer or OptimizerConfig(),
         training=training,
         structures=data.train,
         train=train,
@@ -251,7 +251,7 @@ def _card(
         **configs.to_plain(data.card),
         "statistics": configs.to_plain(found),
         "config": resolved(sections),
-        "training": loop_card if solved is None else solved,
+        "training": loop_card if solved is None else {**loop_card, **solved},
         "versions": {
             "mlip_jax": _version(),
             "jax": jax.__version__,

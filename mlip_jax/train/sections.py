@@ -12,8 +12,8 @@ from mlip_jax import config as configs
 from mlip_jax import models
 from mlip_jax.config import UserError
 from mlip_jax.data.dataset import DataConfig
+from mlip_jax.train import full_batch, settings
 from mlip_jax.train import optimizer as optimizers
-from mlip_jax.train import settings
 from mlip_jax.train.loss import LossConfig
 from mlip_jax.train.optimizer import OptimizerConfig
 from mlip_jax.train.settings import TrainingConfig
@@ -30,17 +30,22 @@ class Sections:
         data: where the structures are.
         model: with `None` in fields that the data will fill.
         loss: what is minimised.
-        optimizer: how.
-        solver: how where the model is linear in its parameters; `optimizer` then plays no part.
+        optimizer: how; where neither this nor `solver` is given, the default optimiser.
+        solver: how where the model is linear in parameters. With both, the solver begins and ends,
+            and between the optimiser trains all parameters, those that are not linear too.
         training: how long.
     """
 
     data: DataConfig
     model: nn.Module
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    optimizer: OptimizerConfig | None = None
     solver: SolverConfig | None = None
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+    def __post_init__(self):
+        if self.optimizer is None and self.solver is None:
+            object.__setattr__(self, "optimizer", OptimizerConfig())
 
 
 def parse(mapping: Mapping[str, Any]) -> Sections:
@@ -55,27 +60,28 @@ def parse(mapping: Mapping[str, Any]) -> Sections:
     for name in ("data", "model"):
         if mapping.get(name) is None:
             raise UserError(f"config: the section {name!r} is missing; it has no default.")
-    if mapping.get("solver") is not None and mapping.get("optimizer") is not None:
-        raise UserError("config: got `optimizer` and `solver`; expected one of them.")
     sections = Sections(
         data=configs.parse(DataConfig, mapping["data"], "data"),
         model=models.build_model(mapping["model"]),
         loss=configs.parse(LossConfig, mapping.get("loss"), "loss"),
-        optimizer=optimizers.parse(mapping.get("optimizer")),
+        optimizer=None
+        if mapping.get("optimizer") is None
+        else optimizers.parse(mapping["optimizer"]),
         solver=None
         if mapping.get("solver") is None
         else configs.parse(SolverConfig, mapping["solver"], "solver"),
         training=configs.parse(TrainingConfig, mapping.get("training"), "training"),
     )
-    _check_average(sections)
+    _check_together(sections)
     return sections
 
 
 def resolved(sections: Sections) -> dict[str, Any]:
     """The config with every key written out."""
-    unused = ("model", "solver" if sections.solver is None else "optimizer")
     plain = {
-        name: configs.to_plain(getattr(sections, name)) for name in SECTIONS if name not in unused
+        name: configs.to_plain(getattr(sections, name))
+        for name in SECTIONS
+        if name != "model" and getattr(sections, name) is not None
     }
     return {**plain, "model": models.module_to_config(sections.model)}
 
@@ -139,7 +145,11 @@ def _listed(files: list[dict[str, Any]] | None) -> str:
     return ", ".join(f"{f['path']} {f['sha256'][:8]}" for f in files or []) or "none"
 
 
-def _check_average(sections: Sections) -> None:
+def _check_together(sections: Sections) -> None:
+    if sections.optimizer is None:
+        return
+    if sections.optimizer.full_batch:
+        full_batch.check(sections.optimizer, sections.loss, sections.training)
     name, decay = sections.optimizer.name, sections.training.ema
     if name.startswith("schedule_free") and decay is not None:
         raise UserError(

@@ -26,6 +26,7 @@ class Run:
     clock: float
     saved: float
     epoch_seconds: float = 0.0
+    converged: bool = False
 
     def seconds(self) -> float:
         """Wall time, that of earlier processes included."""

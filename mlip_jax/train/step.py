@@ -53,6 +53,7 @@ class StepReport(NamedTuple):
 
 
 StepFn = Callable[[TrainState, Any, Batch, Array], tuple[TrainState, StepReport]]
+GradientFn = Callable[[Any, Any, Batch, Array], tuple[tuple[Array, Sums], Any]]
 EvaluateFn = Callable[[Any, Any, Batch], Sums]
 
 
@@ -87,30 +88,39 @@ def step_fn(
             that is smaller, so that the average forgets where it started.
         mesh: the devices.
     """
+    gradient = _gradient(predict, config, mesh)
 
     def step(state: TrainState, constants: Any, batch: Batch, weights: Array):
         batch = _own_part(batch, mesh)
         counts = _psum(losses.label_counts(batch), mesh)
-
-        def objective(params):
-            prediction = predict({"params": params, **constants}, batch.graph)
-            sums = losses.batch_sums(config, prediction, batch)
-            return losses.loss(sums, counts, weights), sums
-
-        gradient_fn = jax.value_and_grad(objective, has_aux=True)
-        (value, sums), gradient = _psum(gradient_fn(state.params), mesh)
+        factors = weights / jnp.maximum(counts, 1)
+        (value, sums), slope = gradient(state.params, constants, batch, factors)
         updates, opt_state = optimizer.transformation.update(
-            gradient, state.opt_state, state.params, value=value
+            slope, state.opt_state, state.params, value=value
         )
         scale = getattr(state.plateau, "scale", None)
         if scale is not None:
             updates = jax.tree.map(lambda u: u * scale.astype(u.dtype), updates)
         params = optax.apply_updates(state.params, updates)
         average = None if ema is None else _average(state.ema, params, ema, state.step)
-        report = StepReport(value, _norm(gradient), sums)
+        report = StepReport(value, _norm(slope), sums)
         return TrainState(params, opt_state, average, state.plateau, state.step + 1), report
 
     return _over_devices(step, mesh, batch_argument=2, arguments=4)
+
+
+def gradient_fn(predict: PredictFn, config: LossConfig, mesh: Mesh) -> GradientFn:
+    """Makes `(params, constants, batch, factors) -> ((loss, sums), gradient)`, over all devices.
+
+    `factors` are the weights of the loss over the numbers of labels of the data that the batch is
+    a part of, so that losses and gradients of the parts add.
+    """
+    gradient = _gradient(predict, config, mesh)
+
+    def evaluate(params: Any, constants: Any, batch: Batch, factors: Array):
+        return gradient(params, constants, _own_part(batch, mesh), factors)
+
+    return _over_devices(evaluate, mesh, batch_argument=2, arguments=4)
 
 
 def evaluate_fn(predict: PredictFn, config: LossConfig, mesh: Mesh) -> EvaluateFn:
@@ -171,6 +181,20 @@ def copy_to_host(tree: Any) -> Any:
 def constants_of(variables: Mapping[str, Any]) -> dict[str, Any]:
     """The collections of a model's variables that are not trained."""
     return {name: tree for name, tree in variables.items() if name != "params"}
+
+
+def _gradient(predict: PredictFn, config: LossConfig, mesh: Mesh) -> GradientFn:
+    """Loss, sums of errors and gradient of a device's part of a batch, summed over devices."""
+
+    def evaluate(params: Any, constants: Any, batch: Batch, factors: Array):
+        def objective(params):
+            prediction = predict({"params": params, **constants}, batch.graph)
+            sums = losses.batch_sums(config, prediction, batch)
+            return losses.loss(sums, factors), sums
+
+        return _psum(jax.value_and_grad(objective, has_aux=True)(params), mesh)
+
+    return evaluate
 
 
 def _norm(tree):

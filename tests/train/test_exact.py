@@ -264,6 +264,48 @@ def test_a_simulation_reports_grades_and_stops_at_the_largest(fitted, tmp_path):
     assert "extrapolation grade" in result.stop_reason
 
 
+def test_an_optimiser_comes_to_the_solution_of_the_solver(noisy, tmp_path):
+    """L-BFGS to convergence, scaled by the curvature, as symmetry functions are much alike."""
+    data = {"train": str(noisy), "valid": 0.2, "statistics": {"reference_energies": "zero"}}
+    settings = {"batch_size": 3, "precision": "float64", "devices": 1, "workers": 0}
+    descend = {**settings, "epochs": 500, "ema": None, "valid_interval": 500, "monitor": "loss"}
+    solved = train.fit(train.parse(section(noisy, data=data)), tmp_path / "solved", progress=False)
+    changes = {
+        "data": data,
+        "solver": None,
+        "optimizer": {"name": "lbfgs", "memory_size": 30, "curvature_batches": 100},
+        "training": descend,
+    }
+    trained = train.fit(
+        train.parse(section(noisy, **changes)), tmp_path / "trained", progress=False
+    )
+    assert trained.card["training"]["stopped"] == "converged"
+    structures = tiny.structures(3, seed=7)
+    pairs = zip(
+        inference.predict(solved, structures, precision="float64"),
+        inference.predict(trained, structures, precision="float64"),
+        strict=True,
+    )
+    for a, b in pairs:
+        assert abs(a.energy - b.energy) / len(a.forces) < 1e-6
+        np.testing.assert_allclose(a.forces, b.forces, atol=1e-6)
+
+
+def test_a_solver_goes_on_from_what_an_optimiser_found(noisy, tmp_path):
+    """The radial functions of moment tensors are trained; the loss of the solution falls."""
+    model = {"mtp": {"cutoff": 3.0, "level": 6, "min_dist": 1.5, "radial_basis_size": 4}}
+    alone = train.fit(train.parse(section(noisy, model=model)), tmp_path / "alone", progress=False)
+    settings = {"batch_size": 3, "precision": "float64", "devices": 1, "workers": 0}
+    changes = {
+        "model": model,
+        "optimizer": {"name": "lbfgs", "curvature_batches": 100},
+        "training": {**settings, "epochs": 20, "ema": None},
+    }
+    both = train.fit(train.parse(section(noisy, **changes)), tmp_path / "both", progress=False)
+    assert both.card["training"]["loss"] < 0.5 * alone.card["training"]["loss"]
+    assert both.card["training"]["steps"] > 0
+
+
 def test_a_solved_run_is_not_overwritten(fitted, noisy):
     _, output = fitted
     with pytest.raises(UserError, match="holds a run"):
@@ -284,7 +326,6 @@ def test_a_fit_writes_what_a_training_writes(fitted):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": {"name": "adam"}}, "optimizer` and `solver"),
         ({"solver": {"name": "rigde"}}, r"solver\.name"),
         ({"loss": {"forces": {"kind": "mae"}}}, r"loss\.forces: an exact solver"),
         ({"model": {"behler_parrinello": ACSF}}, "not linear"),

@@ -32,7 +32,7 @@ def updates_of(section, gradient=None, steps=1):
         ({"learning_rate": {"schedule": "cosine_decay"}}, "did you mean 'cosine_decay_schedule'"),
         ({"learning_rate": {"schedule": "exponential_decay"}}, "missing init_value"),
         ({"learning_rate": -1.0}, "greater than 0"),
-        ({"name": "lbfgs"}, "several times a step"),
+        ({"name": "sophia"}, "Hessian"),
         ({"reduce_on_plateau": {"factr": 0.5}}, "did you mean 'factor'"),
         ({"groups": [{"match": "kern(el"}]}, "regular expression"),
         ({"name": "schedule_free_adamw", "reduce_on_plateau": {}}, "behind its back"),
