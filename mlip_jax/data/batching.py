@@ -1,7 +1,7 @@
 """Batches: padded graphs with their labels, built by number, so that a run can resume anywhere."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -19,6 +19,7 @@ from mlip_jax.data.planning import (
     measure_waste,
     plan,
 )
+from mlip_jax.data.shapes import single_buckets
 from mlip_jax.data.structure import Structure
 from mlip_jax.elements import SYMBOLS
 from mlip_jax.graph import AtomicGraph, pytree
@@ -165,6 +166,11 @@ class BatchSource:
         if self.config.devices == 1:
             return parts[0]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+
+    def singles(self) -> Iterator[Batch]:
+        """The structures one at a time, in `planning.single_buckets`."""
+        for index, bucket in enumerate(single_buckets(self._lists.sizes)):
+            yield self._sub_batch(np.array([index]), bucket)
 
     def plan(self, epoch: int) -> list[BatchPlan]:
         """The plan of an epoch: indices of structures and the shape, batch by batch."""

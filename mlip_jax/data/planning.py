@@ -16,6 +16,7 @@ from jaxtyping import Int
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket
 from mlip_jax.data.lists import Sizes
+from mlip_jax.data.shapes import atom_ladder, row_ladder
 
 Shape = tuple[int, ...]
 """Atoms, row length, and row length of each prefix."""
@@ -31,6 +32,8 @@ class BatchConfig:
         batch_size: structures in a step, over all devices.
         devices: a batch is a stack of this many sub-batches of one shape (1: no stack).
         max_shapes: most shapes that are compiled for a set (but for a rare batch).
+        shape_slots: slots of padding that a compilation is worth at least: where there are few
+            passes through the data, `shapes.SLOTS_PER_COMPILATION` over their number.
         block: atoms that are processed at a time (see `AtomicGraph.block`).
         shuffle: whether every epoch has its own order.
         seed: of the order.
@@ -39,6 +42,7 @@ class BatchConfig:
     batch_size: int = 8
     devices: int = 1
     max_shapes: int = 6
+    shape_slots: float = 0.0
     block: int = 0
     shuffle: bool = True
     seed: int = 0
@@ -67,39 +71,16 @@ class BatchPlan:
     bucket: Bucket
 
 
-def row_ladder(length: int) -> int:
-    """The smallest of 8, 16, 24, 32, 40, 48, 64, 80, 96, 128, … that holds `length`.
-
-    >>> [row_ladder(k) for k in (0, 9, 25, 49, 97, 129)]
-    [8, 16, 32, 64, 128, 160]
-    """
-    if length <= 32:
-        return max(8, -(-length // 8) * 8)
-    step = 2 ** ((length - 1).bit_length() - 3)
-    rounded = -(-length // step) * step
-    return rounded if rounded != 7 * step else 8 * step
-
-
-def atom_ladder(atoms: int, block: int = 0) -> int:
-    """Rounds up to a multiple of an eighth of the power of two below, and of `block`.
-
-    >>> [atom_ladder(n) for n in (1, 9, 65, 512, 520)]
-    [1, 9, 72, 512, 576]
-    """
-    step = max(1, 2 ** (max(atoms, 1).bit_length() - 4))
-    rounded = -(-max(atoms, 1) // step) * step
-    return -(-rounded // block) * block if block else rounded
-
-
 def row_classes(sizes: Sizes, config: BatchConfig) -> tuple[int, ...]:
     """Row lengths of the classes that structures are sorted into, at most `config.max_shapes`.
 
     The partition of the ladder with the fewest slots, by dynamic programming; a class more has to
-    save 2 % of the slots that a class for every rung would need, since it costs a compilation.
+    save 2 % of the slots that a class for every rung would need, and `config.shape_slots`, since it
+    costs a compilation.
     """
     rungs, inverse = np.unique(_rungs(sizes.max_neighbors), return_inverse=True)
     atoms = np.concatenate([[0], np.cumsum(np.bincount(inverse, weights=sizes.num_atoms))])
-    price = 0.02 * float(np.diff(atoms) @ rungs)
+    price = max(0.02 * float(np.diff(atoms) @ rungs), config.shape_slots)
     # best[k][n]: the cheapest way to put the n lowest rungs into k classes.
     best: list[dict[int, tuple[float, tuple[int, ...]]]] = [{0: (0.0, ())}]
     for _ in range(min(config.max_shapes, len(rungs))):

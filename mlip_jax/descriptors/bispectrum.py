@@ -23,11 +23,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mlip_jax.config import UserError
+from mlip_jax.descriptors.bispectrum_products import slope_plan, triples
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, edge_vectors, map_atom_blocks, safe_norm
 from mlip_jax.nn import angular, hyperspherical
-
-Triple = tuple[int, int, int]
 
 
 class Bispectrum(nn.Module):
@@ -150,31 +149,17 @@ class Bispectrum(nn.Module):
         """Derivatives of the components by the coefficients of the densities, all degrees."""
         harmonics, weights = _tables(self.twojmax)
         dtype = projections[0].dtype
-        analysis = [jnp.asarray((h * weights).T, dtype) for h in harmonics]
-        known: dict[tuple, Array] = {}
-
-        def project(first: tuple[int, int], second: tuple[int, int], degree: int) -> Array:
-            key = (*sorted((first, second)), degree)
-            if key not in known:
-                (a, e1), (b, e2) = first, second
-                known[key] = (projections[a][e1] * projections[b][e2]) @ analysis[degree]
-            return known[key]
-
-        sizes = [(n + 1) ** 2 for n in range(self.twojmax + 1)]
-        atoms = projections[0].shape[1]
-        rows = []
-        for elements in np.ndindex((self._densities,) * 3):
-            for triple in triples(self.twojmax):
-                factors = list(zip(triple, elements, strict=True))
-                row = [
-                    [jnp.zeros((atoms, size), dtype) for size in sizes]
-                    for _ in range(self._densities)
-                ]
-                for place, (n, e) in enumerate(factors):
-                    others = factors[:place] + factors[place + 1 :]
-                    row[e][n] = row[e][n] + project(others[0], others[1], n)
-                rows.append(jnp.stack([jnp.concatenate(parts, axis=-1) for parts in row]))
-        return jnp.stack(rows, axis=2) * jnp.asarray(self._factors(), dtype)[None, None, :, None]
+        plan = slope_plan(self.twojmax, self._densities)
+        pieces = []
+        for matrix, pairs in zip(harmonics, plan.pairs, strict=True):
+            products = [projections[a][e] * projections[b][f] for (a, e), (b, f) in pairs]
+            analysed = jnp.stack(products, axis=1) @ jnp.asarray((matrix * weights).T, dtype)
+            pieces.append(analysed.reshape(analysed.shape[0], -1))
+        pieces.append(jnp.zeros_like(pieces[0][:, :1]))
+        factors = jnp.asarray(plan.counts * self._factors()[:, None], dtype)
+        return factors[:, None] * jnp.moveaxis(
+            jnp.concatenate(pieces, axis=1)[:, plan.columns], 0, 1
+        )
 
     def _components(self, projections: list[Array], own: Array) -> Array:
         """Integrals of all triples of projections, `[atoms, blocks * triples]`."""
@@ -271,22 +256,6 @@ class Bispectrum(nn.Module):
                 f"{self.twojmax}; expected 0 <= rmin0 < cutoff and twojmax >= 0."
             )
         return self.species
-
-
-@functools.cache
-def triples(twojmax: int) -> tuple[Triple, ...]:
-    """Degrees (n1, n2, n) of the independent components, n2 <= n1 <= n, in LAMMPS's order.
-
-    >>> len(triples(6)), len(triples(8))
-    (30, 55)
-    """
-    return tuple(
-        (a, b, c)
-        for a in range(twojmax + 1)
-        for b in range(a + 1)
-        for c in range(a - b, min(twojmax, a + b) + 1, 2)
-        if c >= a
-    )
 
 
 @functools.cache

@@ -18,7 +18,8 @@ from mlip_jax import models
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket, collate
 from mlip_jax.data.lists import NeighborLists
-from mlip_jax.data.planning import atom_ladder, row_ladder
+from mlip_jax.data.planning import BatchConfig, row_classes
+from mlip_jax.data.shapes import SLOTS_PER_COMPILATION, atom_ladder, row_ladder
 from mlip_jax.data.structure import Structure
 from mlip_jax.potential import Potential, Prediction, Variables, predict_fn
 
@@ -144,30 +145,32 @@ def _cast(dtype: np.dtype, leaf: Any) -> np.ndarray:
 def _pack(lists: NeighborLists, limit: int) -> Iterator[tuple[list[int], Bucket]]:
     """Deals structures to batches of like row lengths, in few shapes."""
     sizes = lists.sizes
-    rows = [row_ladder(int(k)) for k in sizes.max_neighbors]
-    order = sorted(range(len(lists)), key=lambda i: (rows[i], sizes.num_atoms[i], i))
-    members: list[int] = []
-    for i in order:
-        atoms = int(sizes.num_atoms[[*members, i]].sum())
-        full = atoms > limit or len(members) == _MAX_GRAPHS
-        if members and (full or rows[i] != rows[members[0]]):
-            yield members, _bucket(lists, members, rows, limit)
-            members = []
-        members.append(i)
-    if members:
-        yield members, _bucket(lists, members, rows, limit)
+    classes = row_classes(sizes, BatchConfig(shape_slots=SLOTS_PER_COMPILATION))
+    class_of = np.searchsorted(classes, sizes.max_neighbors)
+    for index, row in enumerate(classes):
+        batches = _fill(np.flatnonzero(class_of == index), sizes.num_atoms, limit)
+        own = sizes.prefixes[class_of == index].max(axis=0)
+        slots = (min(row_ladder(int(k)), row) for k in own)
+        prefixes = tuple(zip(sizes.prefix_cutoffs, slots, strict=True))
+        for members in batches:
+            atoms = int(sizes.num_atoms[members].sum())
+            # One shape for all batches, but for a single one or a structure that is too large.
+            atoms = atom_ladder(limit if len(batches) > 1 and atoms <= limit else atoms)
+            graphs = 1 if len(members) == 1 and len(batches) == 1 else _MAX_GRAPHS
+            yield members, Bucket(graphs, atoms, row, prefixes)
 
 
-def _bucket(lists: NeighborLists, members: list[int], rows: list[int], limit: int) -> Bucket:
-    sizes, row = lists.sizes, rows[members[0]]
-    atoms = int(sizes.num_atoms[members].sum())
-    # One shape for all batches that are more than half full.
-    atoms = atom_ladder(limit if limit / 2 < atoms <= limit else atoms)
-    lengths = sizes.prefixes[members].max(axis=0)
-    slots = (min(row_ladder(int(k)), row) for k in lengths)
-    prefixes = tuple(zip(sizes.prefix_cutoffs, slots, strict=True))
-    graphs = 1 if len(members) == 1 else _MAX_GRAPHS
-    return Bucket(graphs=graphs, atoms=atoms, max_neighbors=row, prefixes=prefixes)
+def _fill(members: np.ndarray, num_atoms: np.ndarray, limit: int) -> list[list[int]]:
+    """Batches of at most so many atoms, the smallest structures first."""
+    batches: list[list[int]] = []
+    atoms = 0
+    for i in sorted(members.tolist(), key=lambda i: (num_atoms[i], i)):
+        atoms += int(num_atoms[i])
+        if not batches or atoms > limit or len(batches[-1]) == _MAX_GRAPHS:
+            batches.append([])
+            atoms = int(num_atoms[i])
+        batches[-1].append(i)
+    return batches
 
 
 def _run(program: Any, variables: Any, graph: Any, limit: int) -> Prediction:

@@ -7,12 +7,9 @@ cannot express, so that variances are scaled, and a constant is added, such that
 validation structures are as likely as can be: `v = s a C aᵀ + n` for each property.
 """
 
-import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,12 +18,12 @@ from jaxtyping import Float
 
 from mlip_jax import models
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import Bucket, collate
+from mlip_jax.data.collate import collate
 from mlip_jax.data.lists import NeighborLists
-from mlip_jax.data.planning import row_ladder
+from mlip_jax.data.shapes import single_buckets
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference.prediction import StructurePrediction, predict, require_precision
-from mlip_jax.models.linear_terms import PredictionRows, prediction_rows
+from mlip_jax.models.linear_terms import compiled_rows
 from mlip_jax.potential import Potential
 
 PROPERTIES = ("energy", "forces", "stress")
@@ -136,11 +133,10 @@ def _variances(
     factor = np.asarray(posterior["factor"], np.float64)
     free = np.asarray(posterior["free"])
     variables = {k: v for k, v in potential.variables.items() if k != "posterior"}
-    evaluate = _program(potential.model)
-    for index in range(len(structures)):
+    for index, bucket in enumerate(single_buckets(lists.sizes)):
         structure = structures[index]
-        graph = collate([structure], [lists[index]], _bucket(lists, index), dtype=dtype)
-        rows: PredictionRows = evaluate(variables, jax.tree.map(jnp.asarray, graph))
+        graph = collate([structure], [lists[index]], bucket, dtype=dtype)
+        rows = compiled_rows(potential.model, variables, jax.tree.map(jnp.asarray, graph))
         numbers = structure.atomic_numbers
         composition = np.array([np.sum(numbers == z) for z in free], np.float64)
         energy = np.concatenate([composition, rows.energy[0]]) / len(numbers)
@@ -149,25 +145,6 @@ def _variances(
         if not np.all(structure.pbc):
             stress = np.full((3, 3), np.nan)
         yield index, (np.sum((energy @ factor) ** 2), forces, stress)
-
-
-@functools.lru_cache(maxsize=8)
-def _program(model: nn.Module) -> Any:
-    """One jitted function for each model, so that a second call compiles nothing."""
-    return jax.jit(lambda variables, graph: prediction_rows(model, variables, graph))
-
-
-def _bucket(lists: NeighborLists, index: int) -> Bucket:
-    """A shape for one structure: rows as long as the longest of all, atoms in steps of four."""
-    sizes = lists.sizes
-    steps = math.ceil(math.log(max(int(sizes.num_atoms[index]), 16) / 128.0, 4.0))
-    slots = [row_ladder(int(k)) for k in sizes.prefixes.max(axis=0)]
-    return Bucket(
-        graphs=1,
-        atoms=round(128 * 4.0**steps),
-        max_neighbors=row_ladder(int(sizes.max_neighbors.max())),
-        prefixes=tuple(zip(sizes.prefix_cutoffs, slots, strict=True)),
-    )
 
 
 def _squares(rows: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mlip_jax import models
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket, collate, exact_bucket
-from mlip_jax.data.planning import row_ladder
+from mlip_jax.data.shapes import row_ladder
 from mlip_jax.data.structure import Structure
 from mlip_jax.graph import AtomicGraph
 from mlip_jax.inference import require_precision

@@ -75,6 +75,23 @@ def prediction_rows(
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *rows)
 
 
+def compiled_rows(
+    model: nn.Module, variables: Mapping[str, Any], graph: AtomicGraph
+) -> PredictionRows:
+    """`prediction_rows`, compiled once for each model and shape; active sets play no part."""
+    return _program(model)(_without(dict(variables), "active"), graph)
+
+
+@functools.lru_cache(maxsize=8)
+def _program(model: nn.Module) -> Any:
+    return jax.jit(functools.partial(prediction_rows, model))
+
+
+def _without(tree: Any, name: str) -> Any:
+    leaf = not isinstance(tree, Mapping)
+    return tree if leaf else {k: _without(v, name) for k, v in tree.items() if k != name}
+
+
 def parameters(model: nn.Module, variables: Mapping[str, Any]) -> Float[np.ndarray, " parameters"]:
     """The parameters that the energies are linear in, those of regressors, term by term."""
     leaves = [

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from mlip_jax.config import UserError
 from mlip_jax.data.batching import Batch
 from mlip_jax.graph import atoms_per_graph
-from mlip_jax.models.linear_terms import fixed_part, linear_terms, prediction_rows
+from mlip_jax.models.linear_terms import PredictionRows, compiled_rows, fixed_part, linear_terms
 from mlip_jax.potential import Prediction, Variables, predict_fn
 from mlip_jax.train.loss import PROPERTIES, LossConfig, PropertyLoss
 
@@ -89,8 +89,7 @@ def design_fn(
     fixed = fixed_part(model, variables)
 
     @jax.jit
-    def evaluate(batch: Batch) -> tuple[Array, Array, Array]:
-        rows = prediction_rows(model, variables, batch.graph)
+    def weigh(rows: PredictionRows, batch: Batch) -> tuple[Array, Array, Array]:
         size = rows.energy.shape[-1]
         matrix = jnp.concatenate(
             [part.reshape(-1, size) for part in _weighted(rows, batch, scales)]
@@ -103,7 +102,9 @@ def design_fn(
         return matrix, target, mask
 
     def design(batch: Batch) -> Design:
-        matrix, target, mask = (np.asarray(x) for x in evaluate(batch))
+        batch = jax.tree.map(jnp.asarray, batch)
+        rows = compiled_rows(model, variables, batch.graph)
+        matrix, target, mask = (np.asarray(x) for x in weigh(rows, batch))
         composition = _composition(batch, scales, species)
         keep = mask.astype(bool)
         return Design(

@@ -77,7 +77,7 @@ def train(
 def _batches(task: Task) -> Iterator[Batch]:
     if task.train.config.devices > 1:
         raise UserError("solver: runs on one device. Set training.devices: 1.")
-    return (task.train.batch(0, index) for index in range(task.train.num_batches()))
+    return task.train.singles()
 
 
 def _free_elements(found: Statistics) -> tuple[int, ...]:

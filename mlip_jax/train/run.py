@@ -2,10 +2,9 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ from mlip_jax.data import dataset, statistics
 from mlip_jax.data.batching import BatchConfig, BatchSource
 from mlip_jax.data.dataset import Dataset
 from mlip_jax.data.lists import NeighborLists
+from mlip_jax.data.shapes import SLOTS_PER_COMPILATION
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import uncertainty
 from mlip_jax.potential import Potential, Variables, predict_fn
-from mlip_jax.train import checkpoint, log, loop, reliability, report, settings
+from mlip_jax.train import assess, checkpoint, log, loop, report, settings
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loss import PROPERTIES, LossConfig
 from mlip_jax.train.minimise import minimise
@@ -33,9 +33,6 @@ from mlip_jax.train.sections import Sections, parse, resolved, write_config, wri
 from mlip_jax.train.settings import TrainingConfig
 
 __all__ = ["Sections", "fit", "parse", "resolved"]
-
-MAX_EVALUATED = 2000
-"""Training structures whose errors go into the report, evenly spread over the set."""
 
 
 def fit(
@@ -89,37 +86,9 @@ def fit(
         potential = uncertainty.calibrate(potential, [unseen[i] for i in range(len(unseen))])
     storage.save(potential, output / "potential")
     facts = _facts(task, outcome, prepared)
-    potential, written = _evaluate(potential, data, found, training, output, facts)
+    potential, written = assess.assess(potential, data, found, training, output, facts)
     terminal.say(written)
     return potential
-
-
-def _evaluate(
-    potential: Potential,
-    data: Dataset,
-    found: Statistics,
-    training: TrainingConfig,
-    output: Path,
-    facts: report.RunFacts,
-) -> tuple[Potential, str]:
-    """Errors of the potential into its card and the report; also says what was written."""
-    comparisons = _compare(potential, data, found, training.precision)
-    errors = {name: inference.summarize(c, s) for name, (s, c) in comparisons.items()}
-    if "posterior" in potential.variables:
-        for name in ("valid", "test"):
-            if name in comparisons:
-                structures, pairs = comparisons[name]
-                sigmas = uncertainty.uncertainties(potential, structures)
-                errors[name]["uncertainty"] = reliability.write(
-                    reliability.deviations(pairs, structures, sigmas), output, name
-                )
-    (output / "errors.json").write_text(json.dumps(errors, indent=1), encoding="utf-8")
-    card = potential.card
-    potential = dataclasses.replace(potential, card={**card, "errors": _totals(errors)})
-    storage.save(potential, output / "potential")
-    if not training.report:
-        return potential, f"potential: {output / 'potential'}"
-    return potential, report.write(output, comparisons, errors, card=card, facts=facts)
 
 
 def _check_output(output: Path, resume: bool) -> None:
@@ -139,7 +108,14 @@ def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, 
     found = statistics.compute(data.train, needs.cutoff, sections.data.statistics, lists)
     model = models.fill_from_statistics(sections.model, found)
     devices = settings.count_devices(training)
-    batches = BatchConfig(training.batch_size, devices, block=training.block, seed=training.seed)
+    passes = training.epochs if sections.solver is None else 2
+    batches = BatchConfig(
+        training.batch_size,
+        devices,
+        shape_slots=SLOTS_PER_COMPILATION / passes,
+        block=training.block,
+        seed=training.seed,
+    )
     train = BatchSource(data.train, lists, batches, found.references, dtype, needs)
     task = Task(
         model=model,
@@ -170,7 +146,8 @@ def _variables(
     variables = jax.jit(model.init)(jax.random.key(seed), single.batch(0, 0).graph)
     calibrate = getattr(model, "calibrate", None)
     if calibrate is not None:
-        config = BatchConfig(batch_size=min(32, len(structures)), shuffle=False)
+        size = min(32, len(structures))
+        config = BatchConfig(size, shape_slots=SLOTS_PER_COMPILATION, shuffle=False)
         several = BatchSource(structures, lists, config, found.references, dtype, needs)
         graphs = (several.batch(0, index).graph for index in range(several.num_batches()))
         variables = calibrate(variables, graphs)
@@ -260,24 +237,6 @@ def _card(
     }
 
 
-def _compare(
-    potential: Potential, data: Dataset, found: Statistics, precision: str
-) -> dict[str, report.Compared]:
-    """Labels against predictions for each of the three sets that is not empty."""
-    compared = {}
-    for name in ("train", "valid", "test"):
-        everything = getattr(data, name)
-        if len(everything) == 0:
-            continue
-        stride = -(-len(everything) // MAX_EVALUATED)
-        structures = [everything[i] for i in range(0, len(everything), stride)]
-        predictions = inference.predict(potential, structures, precision=precision)
-        references = found.source_reference_energies or None
-        pairs = inference.compare(structures, predictions, potential, references)
-        compared[name] = (structures, pairs)
-    return compared
-
-
 def _facts(task: Task, outcome: loop.Outcome, prepared: float) -> report.RunFacts:
     return report.RunFacts(
         stopped=outcome.stopped,
@@ -288,7 +247,3 @@ def _facts(task: Task, outcome: loop.Outcome, prepared: float) -> report.RunFact
         preparation_seconds=prepared,
         waste=configs.to_plain(task.train.waste),
     )
-
-
-def _totals(errors: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: values["total"] for name, values in errors.items()}

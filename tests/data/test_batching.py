@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlip_jax.config import UserError
-from mlip_jax.data import planning
+from mlip_jax.data import planning, shapes
 from mlip_jax.data.batching import BatchConfig, BatchSource, make_labels, reference_energy
 from mlip_jax.data.collate import Bucket
 from mlip_jax.data.lists import NeighborLists, Sizes
@@ -67,10 +67,10 @@ def test_few_shapes_and_little_padding_for_a_mixed_set():
 
 def test_ladders_hold_what_they_are_asked_for():
     for length in range(1, 700):
-        assert planning.row_ladder(length) >= length
-        assert planning.atom_ladder(length) >= length
-        assert planning.atom_ladder(length, 16) % 16 == 0
-    rungs = sorted({planning.row_ladder(k) for k in range(129)})
+        assert shapes.row_ladder(length) >= length
+        assert shapes.atom_ladder(length) >= length
+        assert shapes.atom_ladder(length, 16) % 16 == 0
+    rungs = sorted({shapes.row_ladder(k) for k in range(129)})
     assert rungs == [8, 16, 24, 32, 40, 48, 64, 80, 96, 128]
 
 
@@ -180,3 +180,15 @@ def test_lists_found_on_demand_are_those_that_were_kept():
     np.testing.assert_array_equal(kept[1].shifts, lazy[1].shifts)
     np.testing.assert_array_equal(kept[1].neighbors, lazy[1].neighbors)
     assert kept.coverage["energy"] == 3
+
+
+def test_single_structures_share_few_shapes_that_hold_them():
+    sizes = sizes_of(3, 60)
+    buckets = shapes.single_buckets(sizes)
+    assert len({bucket.atoms for bucket in buckets}) == 1  # nothing is worth a compilation here
+    for bucket, atoms, row in zip(buckets, sizes.num_atoms, sizes.max_neighbors, strict=True):
+        assert bucket.atoms >= atoms
+        assert bucket.max_neighbors >= row
+    many = sizes_of(3, 60)
+    many = dataclasses.replace(many, num_atoms=np.where(np.arange(60) < 55, 2, 100_000))
+    assert len({bucket.atoms for bucket in shapes.single_buckets(many)}) == 2

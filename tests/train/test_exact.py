@@ -269,7 +269,9 @@ def test_an_optimiser_comes_to_the_solution_of_the_solver(noisy, tmp_path):
     data = {"train": str(noisy), "valid": 0.2, "statistics": {"reference_energies": "zero"}}
     settings = {"batch_size": 3, "precision": "float64", "devices": 1, "workers": 0}
     descend = {**settings, "epochs": 500, "ema": None, "valid_interval": 500, "monitor": "loss"}
-    solved = train.fit(train.parse(section(noisy, data=data)), tmp_path / "solved", progress=False)
+    solved = train.fit(
+        train.parse({**section(noisy), "data": data}), tmp_path / "solved", progress=False
+    )
     changes = {
         "data": data,
         "solver": None,
@@ -277,7 +279,7 @@ def test_an_optimiser_comes_to_the_solution_of_the_solver(noisy, tmp_path):
         "training": descend,
     }
     trained = train.fit(
-        train.parse(section(noisy, **changes)), tmp_path / "trained", progress=False
+        train.parse({**section(noisy), **changes}), tmp_path / "trained", progress=False
     )
     assert trained.card["training"]["stopped"] == "converged"
     structures = tiny.structures(3, seed=7)

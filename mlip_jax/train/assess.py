@@ -1,0 +1,86 @@
+"""Errors of a fitted potential on its own data, for its card and the report."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlip_jax import inference, storage
+from mlip_jax.data.dataset import Dataset
+from mlip_jax.data.statistics import Statistics
+from mlip_jax.data.structure import Structure
+from mlip_jax.inference import uncertainty
+from mlip_jax.potential import Potential
+from mlip_jax.train import reliability, report
+from mlip_jax.train.settings import TrainingConfig
+
+MAX_EVALUATED = 2000
+"""Training structures whose errors go into the report, evenly spread over the set."""
+
+
+def assess(
+    potential: Potential,
+    data: Dataset,
+    found: Statistics,
+    training: TrainingConfig,
+    output: Path,
+    facts: report.RunFacts,
+) -> tuple[Potential, str]:
+    """Measures errors on all sets; writes them, the potential with them in its card, the report.
+
+    Args:
+        potential: as fitted.
+        data: training, validation and test sets.
+        found: statistics of the training data.
+        training: section.
+        output: directory of the run.
+        facts: about the run, for the report.
+
+    Returns:
+        The potential with its errors, and what was written.
+    """
+    comparisons = _compare(potential, data, found, training.precision)
+    errors = {name: inference.summarize(c, s) for name, (s, c) in comparisons.items()}
+    if "posterior" in potential.variables:
+        for name in ("valid", "test"):
+            if name in comparisons:
+                structures, pairs = comparisons[name]
+                sigmas = uncertainty.uncertainties(potential, structures)
+                errors[name]["uncertainty"] = reliability.write(
+                    reliability.deviations(pairs, structures, sigmas), output, name
+                )
+    (output / "errors.json").write_text(json.dumps(errors, indent=1), encoding="utf-8")
+    card = potential.card
+    potential = dataclasses.replace(potential, card={**card, "errors": _totals(errors)})
+    storage.save(potential, output / "potential")
+    if not training.report:
+        return potential, f"potential: {output / 'potential'}"
+    return potential, report.write(output, comparisons, errors, card=card, facts=facts)
+
+
+def _compare(
+    potential: Potential, data: Dataset, found: Statistics, precision: str
+) -> dict[str, report.Compared]:
+    """Labels against predictions for each of the three sets that is not empty."""
+    sets: dict[str, list[Structure]] = {}
+    for name in ("train", "valid", "test"):
+        everything = getattr(data, name)
+        stride = max(-(-len(everything) // MAX_EVALUATED), 1)
+        sets[name] = [everything[i] for i in range(0, len(everything), stride)]
+    # All at once, so that they share compiled programs.
+    every = [structure for structures in sets.values() for structure in structures]
+    predictions = iter(inference.predict(potential, every, precision=precision))
+    references = found.source_reference_energies or None
+    compared = {}
+    for name, structures in sets.items():
+        own = list(itertools.islice(predictions, len(structures)))
+        if structures:
+            pairs = inference.compare(structures, own, potential, references)
+            compared[name] = (structures, pairs)
+    return compared
+
+
+def _totals(errors: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values["total"] for name, values in errors.items()}
