@@ -98,7 +98,7 @@ def _features(local: Local, variables: Any, graphs: Iterable[AtomicGraph]) -> li
     species = local.species or ()
 
     @jax.jit
-    def describe(graph: AtomicGraph) -> tuple[Any, Any]:
+    def describe(variables: Any, graph: AtomicGraph) -> tuple[Any, Any]:
         element = species_index(graph.atomic_numbers, species)
         raw: Any = local.descriptor.apply(submodule(variables, ("descriptor",)), graph)
         alone: Any = local.apply(variables, species, raw.dtype, method="isolated")
@@ -110,7 +110,7 @@ def _features(local: Local, variables: Any, graphs: Iterable[AtomicGraph]) -> li
     parts: list[list[np.ndarray]] = [[] for _ in species]
     size = 0
     for graph in graphs:
-        away, element = (np.asarray(x) for x in describe(graph))
+        away, element = (np.asarray(x) for x in describe(variables, graph))
         for e, part in enumerate(parts):
             part.append(away[np.asarray(graph.atom_mask) & (element == e)].astype(np.float64))
         size += away.size * 8

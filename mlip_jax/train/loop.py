@@ -172,7 +172,7 @@ def _close_epoch(ready: Engine, run: Run, sinks: Sinks, whole: bool) -> None:
     task, config = ready.task, ready.task.training
     step = run.position.step
     done = -(-step // task.train.num_batches())
-    final = step >= ready.total_steps or not whole
+    final = step >= ready.total_steps or not whole or run.converged
     trained = time.perf_counter()
     record: dict[str, Any] = {
         "epoch": done,
