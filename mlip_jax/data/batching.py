@@ -102,6 +102,11 @@ class Requirements(Protocol):
         """Whether `AtomicGraph.reverse` is filled."""
         ...
 
+    @property
+    def reciprocal_cutoff(self) -> float:
+        """1/Å; 0 where there are no sums over reciprocal lattice vectors."""
+        ...
+
 
 class BatchSource:
     """The batches of a set, by epoch and number.
@@ -275,4 +280,9 @@ def _check_lists(lists: NeighborLists, requirements: Requirements) -> None:
     if needed != got:
         raise ValueError(
             f"lists: made for cutoff and prefix cutoffs {got} Å; the model needs {needed} Å."
+        )
+    if requirements.reciprocal_cutoff > lists.reciprocal_cutoff:
+        raise ValueError(
+            f"lists: made for a reciprocal cutoff of {lists.reciprocal_cutoff} 1/Å; the model "
+            f"needs {requirements.reciprocal_cutoff} 1/Å."
         )

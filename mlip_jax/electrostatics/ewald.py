@@ -2,8 +2,8 @@
 
 A Gaussian charge is a density `q (2πσ²)^(-3/2) exp(-r²/2σ²)`; two of them interact by
 `k_e q_i q_j erf(r/√2γ)/r` with `γ² = σ_i² + σ_j²`. In a cell that is periodic in three directions
-their energy is a sum over reciprocal lattice vectors alone, which converges as fast as the narrowest
-Gaussian allows,
+their energy is a sum over reciprocal lattice vectors alone, which converges as fast as the
+narrowest Gaussian allows,
 
     E = 1/2 Σ_(k≠0) 4π k_e/(V k²) |Σ_i q_i exp(-σ_i² k²/2) exp(i k·r_i)|²,
 

@@ -85,8 +85,9 @@ def predict(
         progress: called with the numbers of structures done and of all.
 
     Raises:
-        UserError: for elements that the potential does not know, impossible structures, or where
-            the device's memory does not suffice.
+        UserError: for elements that the potential does not know, impossible structures, charged
+            ones where the model does not read charges, or where the device's memory does not
+            suffice.
     """
     structures = [structures] if isinstance(structures, Structure) else structures
     dtype = require_precision(precision)
@@ -99,7 +100,14 @@ def predict(
     for start in range(0, len(structures), _WINDOW):
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
         references = [_references(potential, structure) for structure in window]
-        lists = NeighborLists(window, needs.cutoff, needs.prefix_cutoffs, keep=True)
+        lists = NeighborLists(
+            window,
+            needs.cutoff,
+            needs.prefix_cutoffs,
+            keep=True,
+            reciprocal_cutoff=needs.reciprocal_cutoff,
+            inputs=needs.inputs,
+        )
         for members, bucket in _pack(lists, limit):
             parts = [window[i] for i in members]
             graph = collate(
@@ -167,7 +175,7 @@ def _bucket(lists: NeighborLists, members: list[int], rows: list[int], limit: in
     slots = (min(row_ladder(int(k)), row) for k in lengths)
     prefixes = tuple(zip(sizes.prefix_cutoffs, slots, strict=True))
     graphs = 1 if len(members) == 1 else _MAX_GRAPHS
-    return Bucket(graphs=graphs, atoms=atoms, max_neighbors=row, prefixes=prefixes)
+    return Bucket(graphs, atoms, row, prefixes, k_range=sizes.k_range(members))
 
 
 def _run(program: Any, variables: Any, graph: Any, limit: int) -> Prediction:

@@ -91,8 +91,16 @@ def measure(potential: Potential, structure: Structure, settings: CostConfig) ->
     potential.check_species(structure.atomic_numbers, structure.name or "cost.structure")
     dtype = inference.require_precision(settings.precision)
     needs = models.requirements(potential.model)
-    options = {"prefix_cutoffs": needs.prefix_cutoffs, "reverse": needs.reverse}
-    graph = make_graph(structure, needs.cutoff, dtype=dtype, block=settings.block, **options)
+    require_inputs(structure, needs.inputs)
+    graph = make_graph(
+        structure,
+        needs.cutoff,
+        prefix_cutoffs=needs.prefix_cutoffs,
+        dtype=dtype,
+        reverse=needs.reverse,
+        block=settings.block,
+        reciprocal_cutoff=needs.reciprocal_cutoff,
+    )
     variables = jax.device_put(inference.cast_variables(potential.variables, dtype))
     graph = jax.device_put(graph)
     program = jax.jit(predict_fn(potential.model))
