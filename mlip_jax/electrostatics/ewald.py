@@ -78,6 +78,7 @@ def gaussian_energies(
     Raises:
         UserError: for a graph that has vectors instead of positions, or no `k_range`.
     """
+    valid = _valid(graph, cutoff)
     charges = jnp.where(graph.atom_mask, charges, 0.0)
     open_pairs = _open_pairs(graph)
     inverse_gammas = 1.0 / jnp.sqrt(2.0 * (widths[:, None] ** 2 + widths[None, :] ** 2))
@@ -87,7 +88,7 @@ def gaussian_energies(
     potentials = jnp.matmul(direct, charges, precision="highest")
     if graph.k_range is not None and any(graph.k_range):
         potentials = potentials + _reciprocal_potentials(graph, charges, widths, cutoff)
-    return 0.5 * coulomb * charges * potentials * _valid(graph, cutoff)
+    return 0.5 * coulomb * charges * potentials * valid
 
 
 def point_energies(
@@ -109,6 +110,8 @@ def point_energies(
     Raises:
         UserError: as for `gaussian_energies`.
     """
+    reach = point_cutoff(cutoff, accuracy)
+    valid = _valid(graph, reach)
     charges = jnp.where(graph.atom_mask, charges, 0.0)
     width = _splitting(cutoff, accuracy)
     periodic = _periodic(graph)[graph.graph_index]
@@ -125,11 +128,10 @@ def point_energies(
     squares = _squared_distances(graph, others)
     direct = jnp.where(others, 1.0 / jnp.sqrt(jnp.where(others, squares, 1.0)), 0.0)
     potentials = potentials + jnp.matmul(direct, charges, precision="highest")
-    reach = point_cutoff(cutoff, accuracy)
     if graph.k_range is not None and any(graph.k_range):
         widths = jnp.full_like(charges, width)
         potentials = potentials + _reciprocal_potentials(graph, charges, widths, reach)
-    return 0.5 * coulomb * charges * potentials * _valid(graph, reach)
+    return 0.5 * coulomb * charges * potentials * valid
 
 
 def interaction_matrix(
@@ -143,6 +145,7 @@ def interaction_matrix(
     Self-energies and own images stand on the diagonal; elements between structures, and those of
     padded atoms, are zero. Arguments and errors as for `gaussian_energies`.
     """
+    valid = _valid(graph, cutoff)
     open_pairs = _open_pairs(graph)
     inverse_gammas = 1.0 / jnp.sqrt(2.0 * (widths[:, None] ** 2 + widths[None, :] ** 2))
     matrix = erf_over_r(_squared_distances(graph, open_pairs), inverse_gammas)
@@ -156,7 +159,7 @@ def interaction_matrix(
         )
         periodic = _periodic(graph)[graph.graph_index]
         matrix = jnp.where(_same_structure(graph) & periodic[:, None], products, matrix)
-    return coulomb * matrix * _valid(graph, cutoff)[:, None]
+    return coulomb * matrix * valid[:, None]
 
 
 def self_energies(
@@ -254,7 +257,7 @@ def _valid(graph: AtomicGraph, cutoff: float) -> Float[Array, " atoms"]:
             "Pass reciprocal_cutoff=models.requirements(model).reciprocal_cutoff to make_graph."
         )
     lengths = safe_norm(jax.lax.stop_gradient(graph.cell))
-    limit = jnp.asarray(2.0 * math.pi * (np.array(graph.k_range) + 1), lengths.dtype)
+    limit = jnp.asarray(2.0 * math.pi * (np.array([graph.k_range]) + 1), lengths.dtype)
     # A part in 10^5: the host counts in float64.
     covered = jnp.all(lengths * cutoff <= limit * (1.0 + 1e-5), axis=-1)
     valid = jnp.where(_periodic(graph), covered, ~jnp.any(graph.pbc, axis=-1) | ~graph.graph_mask)

@@ -26,8 +26,9 @@ class MLIPCalculator(Calculator):
     """Energies, forces and stress of a potential for ASE's optimisers, filters and dynamics.
 
     The neighbour list has a skin and is reused while no atom has moved by half of it in an
-    unchanged cell. The total charge [e] is `atoms.info["charge"]`. Rows are padded to a ladder of lengths and never become shorter for the same
-    atoms, so that changing numbers of neighbours rarely compile a new program.
+    unchanged cell. Rows are padded to a ladder of lengths and never become shorter for the same
+    atoms, so that changing numbers of neighbours rarely compile a new program. The total charge [e]
+    of models that read it is `atoms.info["charge"]`.
     """
 
     implemented_properties: ClassVar[list[str]] = [  # pyright: ignore

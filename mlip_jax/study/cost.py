@@ -15,7 +15,7 @@ from mlip_jax import config, inference, models, storage, train
 from mlip_jax.config import UserError
 from mlip_jax.data import dataset, formats
 from mlip_jax.data.collate import make_graph
-from mlip_jax.data.structure import Structure, StructureLabels
+from mlip_jax.data.structure import Structure, StructureLabels, require_inputs
 from mlip_jax.potential import Potential, predict_fn
 from mlip_jax.study import state
 from mlip_jax.study.expand import Variant, data_paths

@@ -8,13 +8,10 @@ There every element has symmetry functions of its own. Here the descriptor compu
 element has, and the scaling constants of those that an element lacks are zero.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mlip_jax.config import UserError
@@ -22,15 +19,19 @@ from mlip_jax.descriptors.acsf import SymmetryFunctions
 from mlip_jax.descriptors.symmetry_functions import Angular, Radial
 from mlip_jax.interop.weights.lines import Lines
 from mlip_jax.interop.weights.n2p2_charges import read_hardness
+from mlip_jax.interop.weights.n2p2_networks import (
+    isolated_outputs,
+    read_networks,
+    required_path,
+    stacked,
+)
 from mlip_jax.interop.weights.n2p2_settings import (
-    ACTIVATIONS,
     Function,
     Settings,
     read_settings,
 )
 from mlip_jax.models.hdnnp_4g import HDNNP4G
 from mlip_jax.models.local import Local
-from mlip_jax.nn.mlp import ElementMLP
 from mlip_jax.potential import Potential
 
 LENGTHS = {"bohr": 1.0 / 1.8897261328, "angstrom": 1.0}
@@ -41,9 +42,6 @@ ENERGIES = {"hartree": 1.0 / 0.0367493254, "eV": 1.0}
 
 ACCURACY = 1e-12
 """Of sums in reciprocal space: published inputs leave errors of up to 1e-3 e in the charges."""
-
-Layers = list[tuple[np.ndarray, np.ndarray]]
-"""Kernel `[in, out]` and bias `[out]` of each layer."""
 
 
 def read(files: Sequence[Path], length: str = "bohr", energy: str = "hartree") -> Potential:
@@ -64,15 +62,15 @@ def read(files: Sequence[Path], length: str = "bohr", energy: str = "hartree") -
     """
     angstrom, ev = _unit("length", length, LENGTHS), _unit("energy", energy, ENERGIES)
     paths = {Path(file).name: Path(file) for file in files}
-    settings = read_settings(_path(paths, "input.nn"))
+    settings = read_settings(required_path(paths, "input.nn"))
     scale = ev / settings.normalization.get("conv_energy", 1.0)
     charged = settings.generation == 4
-    union, constants = _scaled_functions(settings, _path(paths, "scaling.data"))
-    short = _networks(settings, paths, "weights", settings.widths, charged)
-    network, parameters = _stacked(settings, settings.activations, union, short)
+    union, constants = _scaled_functions(settings, required_path(paths, "scaling.data"))
+    short = read_networks(settings, paths, "weights", settings.widths, charged)
+    network, parameters = stacked(settings, settings.activations, union, short)
     local = Local(_descriptor(settings, union, angstrom), network, energy_scale=scale)
     mean = settings.normalization.get("mean_energy", 0.0) * ev
-    alone = scale * _isolated_outputs(network, parameters, constants) + mean
+    alone = scale * isolated_outputs(network, parameters, constants) + mean
     references = {
         z: float(e) + settings.offsets.get(z, 0.0) * ev
         for z, e in zip(settings.species, alone, strict=True)
@@ -98,9 +96,11 @@ def _with_charges(
 ) -> tuple[HDNNP4G, dict[str, Any]]:
     """The model with charge equilibration, of the short-range part and further files."""
     said = settings.equilibration
-    layers = _networks(settings, paths, "weightse", said.hidden, extra_input=False)
-    network, parameters = _stacked(settings, said.activations, union, layers)
-    hardness = [read_hardness(_path(paths, f"hardness.{z:03d}.data")) for z in settings.species]
+    layers = read_networks(settings, paths, "weightse", said.hidden, extra_input=False)
+    network, parameters = stacked(settings, said.activations, union, layers)
+    hardness = [
+        read_hardness(required_path(paths, f"hardness.{z:03d}.data")) for z in settings.species
+    ]
     screening = None
     if said.screening is not None:
         screening = (said.screening[0] * angstrom, said.screening[1] * angstrom)
@@ -151,96 +151,10 @@ def read_scaling(path: Path, counts: Sequence[int]) -> list[np.ndarray]:
     return tables
 
 
-def read_network(path: Path, widths: Sequence[int], normalize_nodes: bool = False) -> Layers:
-    """Reads the `weights.ZZZ.data` of an element.
-
-    Indices in the lines say what is what; without indices values come layer by layer, weights
-    before biases, the weights of one input together.
-
-    Args:
-        path: of the file.
-        widths: nodes of each layer, inputs and output included.
-        normalize_nodes: whether sums are divided by the number of inputs.
-
-    Raises:
-        UserError: naming file and line of what is damaged.
-    """
-    layers = [(np.full((n, m), np.nan), np.full(m, np.nan)) for n, m in itertools.pairwise(widths)]
-    order = [
-        (array, index) for layer in layers for array in layer for index in np.ndindex(array.shape)
-    ]
-    lines = Lines(path)
-    count = 0
-    while words := lines.next(None):
-        value = lines.number(words[0])
-        shape = "-".join(str(width) for width in widths)
-        match words[1:]:
-            case [] if count < len(order):
-                array, index = order[count]
-            case []:
-                raise lines.error(f"got more than the {len(order)} values of a network of {shape}")
-            case ["a", _, layer, start, _, end, *_]:
-                place = [lines.integer(word) for word in (layer, start, end)]
-                array, index = _layer(layers, place[0])[0], (place[1] - 1, place[2] - 1)
-            case ["b", _, layer, end, *_]:
-                number = lines.integer(layer) - 1
-                array, index = _layer(layers, number)[1], (lines.integer(end) - 1,)
-            case _:
-                raise lines.error(f"got {' '.join(words)!r}; expected a value, a or b, and indices")
-        if array.size == 0 or min(index) < 0 or any(np.array(index) >= array.shape):
-            got = " ".join(words[1:])
-            raise lines.error(f"got {got!r}, outside a network of {shape} nodes")
-        array[index] = value
-        count += 1
-    _check_complete(lines, layers)
-    if normalize_nodes:
-        layers = [(kernel / len(kernel), bias / len(kernel)) for kernel, bias in layers]
-    return layers
-
-
-def _check_complete(lines: Lines, layers: Layers) -> None:
-    for number, layer in enumerate(layers):
-        missing = sum(int(np.isnan(array).sum()) for array in layer)
-        if missing:
-            raise UserError(
-                f"{lines.path}, line {lines.number_of_line}: the file ends, and {missing} values "
-                f"between layers {number} and {number + 1} are missing."
-            )
-
-
-def _layer(layers: Layers, number: int) -> tuple[np.ndarray, np.ndarray]:
-    return layers[number] if 0 <= number < len(layers) else (np.empty((0, 0)), np.empty(0))
-
-
-def _networks(
-    settings: Settings,
-    paths: dict[str, Path],
-    name: str,
-    hidden: Callable[[int], tuple[int, ...]],
-    extra_input: bool,
-) -> list[Layers]:
-    """The networks `name.ZZZ.data` of all elements, with the charge as a last input or without."""
-    return [
-        read_network(
-            _path(paths, f"{name}.{z:03d}.data"),
-            (len(settings.functions[z]) + extra_input, *hidden(z), 1),
-            settings.normalize_nodes,
-        )
-        for z in settings.species
-    ]
-
-
 def _unit(what: str, name: str, known: dict[str, float]) -> float:
     if name not in known:
         raise UserError(f"n2p2: got the {what} unit {name!r}; expected one of {', '.join(known)}.")
     return known[name]
-
-
-def _path(paths: dict[str, Path], name: str) -> Path:
-    if name not in paths:
-        got = ", ".join(sorted(paths)) or "no files"
-        raise UserError(f"n2p2: got {got}; {name} is missing.")
-    return paths[name]
 
 
 def _descriptor(settings: Settings, union: list[Function], length: float) -> SymmetryFunctions:
@@ -296,42 +210,3 @@ def _scaled_functions(
         columns = [union.index(f) for f in settings.functions[settings.species[e]]]
         shift[e, columns], factor[e, columns] = scaling
     return union, {"shift": shift, "factor": factor}
-
-
-def _stacked(
-    settings: Settings, activations: Sequence[str], union: list[Function], networks: list[Layers]
-) -> tuple[ElementMLP, dict[str, np.ndarray]]:
-    """Networks of all elements as one, padded to one shape with zeros, and its parameters.
-
-    A network with one input more than its element has functions takes the charge last.
-    """
-    number = len(settings.species)
-    extra = len(networks[0][0][0]) - len(settings.functions[settings.species[0]])
-    parameters, hidden = {}, []
-    for layer in range(len(networks[0])):
-        widths = np.max([network[layer][0].shape for network in networks], axis=0)
-        inputs = len(union) + extra if layer == 0 else widths[0]
-        parameters[f"kernel_{layer}"] = np.zeros((number, inputs, widths[1]))
-        parameters[f"bias_{layer}"] = np.zeros((number, widths[1]))
-        hidden.append(int(widths[1]))
-    for e, z in enumerate(settings.species):
-        columns = [union.index(f) for f in settings.functions[z]]
-        columns += [len(union)] * extra
-        for layer, (kernel, bias) in enumerate(networks[e]):
-            rows = columns if layer == 0 else list(range(len(kernel)))
-            parameters[f"kernel_{layer}"][e, rows, : len(bias)] = kernel
-            parameters[f"bias_{layer}"][e, : len(bias)] = bias
-    names = tuple(ACTIVATIONS[letter] for letter in activations[:-1])
-    return ElementMLP(tuple(hidden[:-1]), names), parameters
-
-
-def _isolated_outputs(
-    network: ElementMLP, parameters: dict[str, np.ndarray], constants: dict[str, np.ndarray]
-) -> np.ndarray:
-    """Output of each element's network for a neutral atom without neighbours, in float64."""
-    features = -constants["shift"] * constants["factor"]
-    number, inputs = len(features), parameters["kernel_0"].shape[1]
-    features = np.pad(features, ((0, 0), (0, inputs - features.shape[1])))
-    with jax.enable_x64(True):
-        tree = {"params": jax.tree.map(jnp.asarray, parameters)}
-        return np.asarray(network.apply(tree, jnp.asarray(features), jnp.arange(number), number))
