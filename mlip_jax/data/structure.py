@@ -93,5 +93,5 @@ def require_inputs(structure: Structure, inputs: Sequence[str]) -> None:
             f"{structure.name or 'structure'}: got the total charge {charge:+g} e, which this "
             "model does not read: it would treat the structure as any other. Leave charged "
             "structures out, choose a model that reads charges (hdnnp_4g), or, where the charge "
-            "is meant to be ignored, do not read it (labels.total_charge: null)."
+            "is meant to be ignored, do not read it (`total_charge: null` among the label keys)."
         )
