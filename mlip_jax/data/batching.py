@@ -1,7 +1,7 @@
 """Batches: padded graphs with their labels, built by number, so that a run can resume anywhere."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket, collate
-from mlip_jax.data.lists import LABELS, NeighborLists
+from mlip_jax.data.lists import LABELS, NeighborLists, Requirements
 from mlip_jax.data.planning import (
     BatchConfig,
     BatchPlan,
@@ -81,31 +81,6 @@ class Batch:
 
     graph: AtomicGraph
     labels: Labels
-
-
-@runtime_checkable
-class Requirements(Protocol):
-    """What a model asks of its graphs (`models.requirements`)."""
-
-    @property
-    def cutoff(self) -> float:
-        """Å."""
-        ...
-
-    @property
-    def prefix_cutoffs(self) -> tuple[float, ...]:
-        """Å."""
-        ...
-
-    @property
-    def reverse(self) -> bool:
-        """Whether `AtomicGraph.reverse` is filled."""
-        ...
-
-    @property
-    def reciprocal_cutoff(self) -> float:
-        """1/Å; 0 where there are no sums over reciprocal lattice vectors."""
-        ...
 
 
 class BatchSource:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -13,6 +14,36 @@ from mlip_jax.neighbors.host import HostNeighbors, neighbor_list
 from mlip_jax.neighbors.reciprocal import KRange, reciprocal_ladder
 
 LABELS = tuple(field.name for field in dataclasses.fields(StructureLabels))
+
+
+@runtime_checkable
+class Requirements(Protocol):
+    """What a model asks of its graphs (`models.requirements`)."""
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        ...
+
+    @property
+    def prefix_cutoffs(self) -> tuple[float, ...]:
+        """Å."""
+        ...
+
+    @property
+    def reverse(self) -> bool:
+        """Whether `AtomicGraph.reverse` is filled."""
+        ...
+
+    @property
+    def reciprocal_cutoff(self) -> float:
+        """1/Å; 0 where there are no sums over reciprocal lattice vectors."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Further inputs of structures that it reads."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,8 +136,7 @@ class NeighborLists:
             if reciprocal_cutoff:
                 ranges.append(range_of(structure, reciprocal_cutoff))
             pairs = _find(structure, cutoff)
-            prefixes = [pairs.max_count(c) for c in prefix_cutoffs]
-            rows.append([structure.num_atoms, len(pairs.neighbors), pairs.max_count(), *prefixes])
+            rows.append(_row(structure, pairs, prefix_cutoffs))
             for name in LABELS:
                 counts[name] += structure.trainable_label(name) is not None
             found.update(name for name in INPUTS if getattr(structure, name) is not None)
@@ -114,18 +144,38 @@ class NeighborLists:
             if self._kept is not None:
                 self._kept.append(_compact(pairs))
         table = np.array(rows, np.int64).reshape(len(rows), 3 + len(prefix_cutoffs))
-        self.sizes = Sizes(
-            table[:, 0],
-            table[:, 1],
-            table[:, 2],
-            table[:, 3:],
-            tuple(map(float, prefix_cutoffs)),
-            np.array(ranges, np.int64).reshape(-1, 3) if reciprocal_cutoff else None,
-        )
+        k_ranges = np.array(ranges, np.int64).reshape(-1, 3) if reciprocal_cutoff else None
+        atoms, neighbors, longest = table[:, :3].T
+        cutoffs = tuple(map(float, prefix_cutoffs))
+        self.sizes = Sizes(atoms, neighbors, longest, table[:, 3:], cutoffs, k_ranges)
         self.reciprocal_cutoff = float(reciprocal_cutoff)
         self.coverage: Mapping[str, int] = counts
         self.inputs = tuple(name for name in INPUTS if name in found)
         self.min_distance = shortest
+
+    @classmethod
+    def of_model(
+        cls,
+        structures: Sequence[Structure],
+        requirements: Requirements,
+        *,
+        keep: bool | None = None,
+    ) -> "NeighborLists":
+        """The lists that a model needs; what it cannot serve is refused.
+
+        Args:
+            structures: the set.
+            requirements: of the model (`models.requirements`).
+            keep: see the constructor.
+        """
+        return cls(
+            structures,
+            requirements.cutoff,
+            requirements.prefix_cutoffs,
+            keep=keep,
+            reciprocal_cutoff=requirements.reciprocal_cutoff,
+            inputs=requirements.inputs,
+        )
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -142,6 +192,11 @@ def _find(structure: Structure, cutoff: float) -> HostNeighbors:
         return neighbor_list(structure.positions, structure.cell, structure.pbc, cutoff)
     except UserError as error:
         raise UserError(f"{structure.name or 'structure'}: {error}") from error
+
+
+def _row(structure: Structure, pairs: HostNeighbors, prefix_cutoffs: Sequence[float]) -> list[int]:
+    prefixes = [pairs.max_count(cutoff) for cutoff in prefix_cutoffs]
+    return [structure.num_atoms, len(pairs.neighbors), pairs.max_count(), *prefixes]
 
 
 def _compact(pairs: HostNeighbors) -> HostNeighbors:

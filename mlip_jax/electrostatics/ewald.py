@@ -13,9 +13,9 @@ P. P. Ewald, Ann. Phys. 369, 253 (1921); in the form of Toukmaji & Board, Comput
 73 (1996), section 2. Open structures are summed directly.
 
 Sums take the reciprocal lattice vectors of `graph.k_range`, a box that covers the sphere of their
-cutoff: values and derivatives are smooth in the cell. Where a cell has outgrown the box, and for
-structures periodic in one or two directions, energies are NaN: a truncated sum must not pass for a
-converged one.
+cutoff: values and derivatives are smooth in the cell. Where a cell has outgrown the box, for
+structures periodic in one or two directions and for ghost atoms, energies are NaN: a truncated sum
+must not pass for a converged one.
 """
 
 import math
@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, Float
 
 from mlip_jax import units
 from mlip_jax.config import UserError
-from mlip_jax.graph import AtomicGraph, edge_vectors, safe_norm, volumes
+from mlip_jax.graph import AtomicGraph, edge_vectors, safe_norm, sum_over_atoms, volumes
 
 _SERIES = (1.0, -1.0 / 3.0, 1.0 / 10.0, -1.0 / 42.0, 1.0 / 216.0, -1.0 / 1320.0)
 """Coefficients of erf(x)/x in powers of x², in units of 2/√π."""
@@ -122,7 +122,8 @@ def point_energies(
     potentials = jnp.sum(correction * charges[graph.neighbors], axis=1)
     potentials = potentials - jnp.where(periodic, charges / (width * math.sqrt(math.pi)), 0.0)
     # The average of the correction belongs to the background: -4πσ²Q/V; Toukmaji & Board, eq. 8.
-    average = 4.0 * math.pi * width**2 * _total(graph, charges) / volumes(graph.cell)
+    total = sum_over_atoms(graph, charges)
+    average = 4.0 * math.pi * width**2 * total / volumes(graph.cell)
     potentials = potentials - jnp.where(periodic, average[graph.graph_index], 0.0)
     others = _open_pairs(graph) & ~jnp.eye(graph.num_atoms, dtype=bool)
     squares = _squared_distances(graph, others)
@@ -261,6 +262,8 @@ def _valid(graph: AtomicGraph, cutoff: float) -> Float[Array, " atoms"]:
     # A part in 10^5: the host counts in float64.
     covered = jnp.all(lengths * cutoff <= limit * (1.0 + 1e-5), axis=-1)
     valid = jnp.where(_periodic(graph), covered, ~jnp.any(graph.pbc, axis=-1) | ~graph.graph_mask)
+    # Ghost atoms of a decomposed system are images, and would count twice.
+    valid = valid & jnp.all(graph.energy_mask == graph.atom_mask)
     return jnp.where(valid, 1.0, jnp.nan)[graph.graph_index].astype(graph.positions.dtype)
 
 
@@ -278,10 +281,6 @@ def _squared_distances(graph: AtomicGraph, pairs: Array) -> Float[Array, "atoms 
     """Squared distances [Å²] of pairs; 1 elsewhere."""
     vectors = graph.positions[:, None, :] - graph.positions[None, :, :]
     return jnp.where(pairs, jnp.sum(vectors * vectors, axis=-1), 1.0)
-
-
-def _total(graph: AtomicGraph, charges: Array) -> Float[Array, " graphs"]:
-    return jax.ops.segment_sum(charges, graph.graph_index, num_segments=graph.num_graphs)
 
 
 def _splitting(cutoff: float, accuracy: float) -> float:

@@ -100,14 +100,7 @@ def predict(
     for start in range(0, len(structures), _WINDOW):
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
         references = [_references(potential, structure) for structure in window]
-        lists = NeighborLists(
-            window,
-            needs.cutoff,
-            needs.prefix_cutoffs,
-            keep=True,
-            reciprocal_cutoff=needs.reciprocal_cutoff,
-            inputs=needs.inputs,
-        )
+        lists = NeighborLists.of_model(window, needs, keep=True)
         for members, bucket in _pack(lists, limit):
             parts = [window[i] for i in members]
             graph = collate(

@@ -2,8 +2,7 @@
 
 In a config a module is `{name: {field: value, ...}}`; nested modules look the same. Names resolve
 to a linen class or to a preset, a function that returns a module; nothing is imported before it is
-asked for. The fields of a class, or the arguments of a preset, are the keys and the only source of
-defaults.
+asked for. Fields of a class, or arguments of a preset, are keys and the only source of defaults.
 """
 
 import dataclasses
@@ -68,8 +67,8 @@ class Requirements(NamedTuple):
         cutoff: of the neighbour list, Å.
         prefix_cutoffs: shorter cutoffs [Å] whose neighbours it reads as prefixes of the rows.
         reverse: whether it reads the slots of opposite edges.
-        reciprocal_cutoff: of sums over reciprocal lattice vectors, 1/Å; 0 where it has none.
-        inputs: further inputs of structures, such as `total_charge`, that it reads.
+        reciprocal_cutoff: of sums over reciprocal lattice vectors, 1/Å (0: it has none).
+        inputs: further inputs that it reads, such as `total_charge`.
     """
 
     cutoff: float
@@ -80,11 +79,7 @@ class Requirements(NamedTuple):
 
 
 def requirements(module: nn.Module) -> Requirements:
-    """What a model needs of its graphs.
-
-    From its attributes `cutoff` and, where it has them, `prefix_cutoffs`, `needs_reverse`,
-    `reciprocal_cutoff` and `inputs`.
-    """
+    """What a model needs of its graphs, from those of its attributes that say so."""
     cutoff: Any = getattr(module, "cutoff")  # noqa: B009 (linen modules do not declare it)
     return Requirements(
         float(cutoff),

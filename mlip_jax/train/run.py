@@ -135,7 +135,7 @@ def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, 
     """Statistics, the complete model with its first variables, and the batches."""
     training = sections.training
     needs = models.requirements(sections.model)
-    lists = _lists(data.train, needs)
+    lists = NeighborLists.of_model(data.train, needs)
     found = statistics.compute(data.train, needs.cutoff, sections.data.statistics, lists)
     model = models.fill_from_statistics(sections.model, found)
     devices = settings.count_devices(training)
@@ -182,16 +182,6 @@ def _variables(
     return jax.tree.map(cast, dict(variables))
 
 
-def _lists(structures: Sequence[Structure], needs: models.Requirements) -> NeighborLists:
-    return NeighborLists(
-        structures,
-        needs.cutoff,
-        needs.prefix_cutoffs,
-        reciprocal_cutoff=needs.reciprocal_cutoff,
-        inputs=needs.inputs,
-    )
-
-
 def _valid_source(structures, training: TrainingConfig, devices, found, dtype, needs, fields):
     """Batches of validation, on as many devices as there are structures for."""
     if len(structures) == 0:
@@ -200,7 +190,7 @@ def _valid_source(structures, training: TrainingConfig, devices, found, dtype, n
     size = min(training.valid_batch_size or training.batch_size, len(structures))
     batch_size = max(size // devices, 1) * devices
     config = BatchConfig(batch_size, devices, block=training.block, shuffle=False)
-    lists = _lists(structures, needs)
+    lists = NeighborLists.of_model(structures, needs)
     return BatchSource(structures, lists, config, found.references, dtype, needs, fields)
 
 

@@ -2,8 +2,14 @@
 
 import itertools
 import math
+import os
+from pathlib import Path
 
 import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = Path(os.environ.get("MLIP_JAX_SHARED", ROOT / "../shared")) / "reference/electrostatics"
+REASON = f"no reference values in {REFERENCE}"
 
 K = 14.3996454784255
 
@@ -65,3 +71,15 @@ def equilibrate(matrix, electronegativities, hardness, total):
     system[number, :number] = 1.0
     solved = np.linalg.solve(system, np.concatenate([-electronegativities, [total]]))
     return solved[:number], solved[number]
+
+
+def cases(name):
+    """The structures of a reference with their numbers; none where it is absent."""
+    path = REFERENCE / name / "expected.npz"
+    if not path.exists():
+        return []
+    arrays = np.load(path)
+    return [
+        {k.partition("_")[2]: arrays[k] for k in arrays.files if k.startswith(f"s{i}_")}
+        for i in range(int(arrays["n_structures"]))
+    ]

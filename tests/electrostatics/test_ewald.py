@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +17,6 @@ from mlip_jax.neighbors.reciprocal import reciprocal_range
 from mlip_jax.potential import predict_fn
 from tests.electrostatics import sums
 
-ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = Path(os.environ.get("MLIP_JAX_SHARED", ROOT / "../shared")) / "reference/electrostatics"
 ACCURACY = 1e-14
 
 CELL = np.array([[4.1, 0.0, 0.0], [1.3, 3.7, 0.0], [-0.7, 0.9, 5.2]])
@@ -39,7 +35,7 @@ def padded(values, atoms):
     return jnp.asarray(np.concatenate([values, np.full(atoms - len(values), 0.7)]))
 
 
-def gaussian_graph(*structures, atoms=None, dtype=np.float64):
+def gaussian_graph(*structures, atoms=None, dtype: type = np.float64):
     cutoff = ewald.reciprocal_cutoff(float(WIDTHS.min()), ACCURACY)
     graph = make_graph(structures, 1.0, dtype=dtype, reciprocal_cutoff=cutoff)
     if atoms is not None:
@@ -223,6 +219,8 @@ def test_what_a_sum_cannot_serve_is_not_a_number():
     assert np.isnan(energies(grown)).all()
     slab = dataclasses.replace(graph, pbc=jnp.asarray([[True, True, False]]))
     assert np.isnan(energies(slab)).all()
+    ghost = dataclasses.replace(graph, energy_mask=jnp.asarray([True, True, True, False]))
+    assert np.isnan(energies(ghost)).all()
     closed = dataclasses.replace(gaussian_graph(structure(periodic=False))[0], pbc=graph.pbc)
     assert np.isnan(energies(closed)).all()
 
@@ -256,23 +254,12 @@ def test_the_range_covers_the_sphere():
     assert (needed >= np.array(limits) - 1).all()
 
 
-def cases(name):
-    path = REFERENCE / name / "expected.npz"
-    if not path.exists():
-        return []
-    arrays = np.load(path)
-    return [
-        {k.partition("_")[2]: arrays[k] for k in arrays.files if k.startswith(f"s{i}_")}
-        for i in range(int(arrays["n_structures"]))
-    ]
-
-
 @pytest.mark.reference
-@pytest.mark.skipif(not REFERENCE.exists(), reason=f"no reference values in {REFERENCE}")
-@pytest.mark.parametrize("index", range(len(cases("ewald_fixed_charges"))))
+@pytest.mark.skipif(not sums.REFERENCE.exists(), reason=sums.REASON)
+@pytest.mark.parametrize("index", range(len(sums.cases("ewald_fixed_charges"))))
 def test_the_reference_of_fixed_charges(index):
     """1e-9 relative, as the reference states for itself."""
-    case = cases("ewald_fixed_charges")[index]
+    case = sums.cases("ewald_fixed_charges")[index]
     charges, widths = case["charges"], case["sigmas"]
     found = Structure(case["numbers"], case["positions"], case["cell"], case["pbc"])
     point = point_prediction(found, charges, 9.0, 1e-13)

@@ -17,9 +17,7 @@ from tests.electrostatics.test_ewald import (
     ACCURACY,
     CELL,
     POSITIONS,
-    REFERENCE,
     WIDTHS,
-    cases,
     padded,
     structure,
 )
@@ -82,6 +80,7 @@ def test_forces_contain_the_change_of_the_charges():
 
     def dipole(parameters, graph):
         charges = energies(parameters, graph).charges
+        assert charges is not None
         return AtomOutputs(charges**2 * jnp.arange(1.0, 12.0))
 
     for function in (energies, dipole):
@@ -135,11 +134,11 @@ def test_atoms_close_together_give_finite_charges():
 
 
 @pytest.mark.reference
-@pytest.mark.skipif(not REFERENCE.exists(), reason=f"no reference values in {REFERENCE}")
-@pytest.mark.parametrize("index", range(len(cases("qeq_gaussian"))))
+@pytest.mark.skipif(not sums.REFERENCE.exists(), reason=sums.REASON)
+@pytest.mark.parametrize("index", range(len(sums.cases("qeq_gaussian"))))
 def test_the_reference_of_equilibrated_charges(index):
     """1e-9, as the reference states for itself."""
-    case = cases("qeq_gaussian")[index]
+    case = sums.cases("qeq_gaussian")[index]
     found = Structure(
         case["numbers"],
         case["positions"],

@@ -24,7 +24,7 @@ from tests.electrostatics import sums
 from tests.models.presets import PRESETS
 
 CONFIG = {"hdnnp_4g": PRESETS["hdnnp_4g"] | {"coulomb": sums.K}}
-WIDTHS = dict(zip((8, 14), PRESETS["hdnnp_4g"]["widths"], strict=True))
+WIDTHS: dict[int, float] = dict(zip((8, 14), PRESETS["hdnnp_4g"]["widths"], strict=True))
 POSITIONS = np.array([[0.0, 0, 0], [1.7, 0.1, 0], [-0.2, 1.8, 0.3], [1.6, 1.9, 2.1]])
 NUMBERS = np.array([14, 8, 8, 14])
 
