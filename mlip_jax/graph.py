@@ -85,6 +85,8 @@ class AtomicGraph:
         fidelity: index of the level of theory.
         spins: μ_B.
         prefixes: `((cutoff, k), ...)`: neighbours within `cutoff` [Å] stand in the first k slots.
+        k_range: largest multiples of the reciprocal lattice vectors in sums over them (see
+            `electrostatics.ewald`); `None` where no such sum was asked for.
         block: atoms that are processed at a time on a CPU (0: all at once); `atoms` is a multiple
             of it. An option of execution: results do not depend on it.
     """
@@ -106,6 +108,7 @@ class AtomicGraph:
     fidelity: Int[Leaf, " graphs"] | None = None
     spins: Float[Leaf, "atoms 3"] | None = None
     prefixes: tuple[tuple[float, int], ...] = static_field(())  # pyright: ignore
+    k_range: tuple[int, int, int] | None = static_field(None)  # pyright: ignore
     block: int = static_field(0)  # pyright: ignore
 
     @property

@@ -25,8 +25,9 @@ def import_(
 
     Formats: `ace` (LAMMPS and pacemaker: `.yace`); `gap` (QUIP: the `.xml` and its `.sparseX.*`);
     `mtp` (MLIP: one `.mtp` or `.almtp`, with `--species` in the order of the file); `n2p2` (and
-    RuNNer: `input.nn`, `scaling.data`, `weights.*.data`; bohr and hartree where nothing else is
-    said); `snap` (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`).
+    RuNNer: `input.nn`, `scaling.data`, `weights.*.data`, and with charge equilibration
+    `weightse.*.data` and `hardness.*.data`; bohr and hartree where nothing else is said); `snap`
+    (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`).
 
     For example
 

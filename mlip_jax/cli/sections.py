@@ -45,6 +45,17 @@ _SILICON = {
 }
 
 _EXAMPLES = {
+    "hdnnp_4g": {
+        "electronegativity": {
+            "local": {
+                "descriptor": {"acsf": {"cutoff": 6.0}},
+                "regressor": {"mlp": {"hidden": [32, 32]}},
+                "isolated_zero": False,
+            }
+        },
+        "short_range": {"mlp": {"hidden": [32, 32]}},
+        "widths": [1.11],
+    },
     "local": {"descriptor": {"acsf": {"cutoff": 6.0}}, "regressor": {"mlp": {"hidden": [32, 32]}}},
     "sum": {"terms": [{"zbl": {"cutoff": 2.0}}, {"nequip": {"cutoff": 5.0}}]},
 }

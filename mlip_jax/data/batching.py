@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket, collate
-from mlip_jax.data.lists import LABELS, NeighborLists
+from mlip_jax.data.lists import LABELS, NeighborLists, Requirements
 from mlip_jax.data.planning import (
     BatchConfig,
     BatchPlan,
@@ -83,26 +83,6 @@ class Batch:
 
     graph: AtomicGraph
     labels: Labels
-
-
-@runtime_checkable
-class Requirements(Protocol):
-    """What a model asks of its graphs (`models.requirements`)."""
-
-    @property
-    def cutoff(self) -> float:
-        """Å."""
-        ...
-
-    @property
-    def prefix_cutoffs(self) -> tuple[float, ...]:
-        """Å."""
-        ...
-
-    @property
-    def reverse(self) -> bool:
-        """Whether `AtomicGraph.reverse` is filled."""
-        ...
 
 
 class BatchSource:
@@ -288,4 +268,9 @@ def _check_lists(lists: NeighborLists, requirements: Requirements) -> None:
     if needed != got:
         raise ValueError(
             f"lists: made for cutoff and prefix cutoffs {got} Å; the model needs {needed} Å."
+        )
+    if requirements.reciprocal_cutoff > lists.reciprocal_cutoff:
+        raise ValueError(
+            f"lists: made for a reciprocal cutoff of {lists.reciprocal_cutoff} 1/Å; the model "
+            f"needs {requirements.reciprocal_cutoff} 1/Å."
         )

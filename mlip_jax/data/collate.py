@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import DTypeLike
 
+from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
 from mlip_jax.graph import AtomicGraph
 from mlip_jax.neighbors.host import HostNeighbors, neighbor_list, neighbor_rows, wrap
+from mlip_jax.neighbors.reciprocal import KRange, reciprocal_range
 
 INPUTS = ("total_charge", "spins")
 """Further inputs of models that a structure may have; fields of `AtomicGraph`, too."""
@@ -25,6 +27,7 @@ class Bucket:
         max_neighbors: slots of a row.
         prefixes: `((cutoff, k), ...)`, see `AtomicGraph`.
         block: atoms processed at a time (0: all).
+        k_range: see `AtomicGraph`.
     """
 
     graphs: int
@@ -32,10 +35,14 @@ class Bucket:
     max_neighbors: int
     prefixes: tuple[tuple[float, int], ...] = ()
     block: int = 0
+    k_range: KRange | None = None
 
 
 def exact_bucket(
-    lists: Sequence[HostNeighbors], prefix_cutoffs: Sequence[float] = (), block: int = 0
+    lists: Sequence[HostNeighbors],
+    prefix_cutoffs: Sequence[float] = (),
+    block: int = 0,
+    k_range: KRange | None = None,
 ) -> Bucket:
     """The smallest bucket that holds structures with these neighbour lists."""
     atoms = sum(len(pairs.counts) for pairs in lists)
@@ -48,7 +55,33 @@ def exact_bucket(
             for cutoff in prefix_cutoffs
         ),
         block=block,
+        k_range=k_range,
     )
+
+
+def largest_range(structures: Sequence[Structure], cutoff: float) -> KRange | None:
+    """The range of reciprocal lattice vectors that serves all structures.
+
+    Args:
+        structures: those of a batch.
+        cutoff: of the vectors, 1/Å; 0 where no sum over them is asked for.
+
+    Raises:
+        UserError: naming a structure that is periodic in one or two directions.
+    """
+    if cutoff == 0.0:
+        return None
+    ranges = [range_of(structure, cutoff) for structure in structures]
+    a, b, c = (max(limits) for limits in zip(*ranges, strict=True))
+    return a, b, c
+
+
+def range_of(structure: Structure, cutoff: float) -> KRange:
+    """`reciprocal_range` of a structure, with its name in errors."""
+    try:
+        return reciprocal_range(structure.cell, structure.pbc, cutoff)
+    except UserError as error:
+        raise UserError(f"{structure.name or 'structure'}: {error}") from error
 
 
 def make_graph(
@@ -60,6 +93,7 @@ def make_graph(
     reverse: bool = False,
     bucket: Bucket | None = None,
     block: int = 0,
+    reciprocal_cutoff: float = 0.0,
 ) -> AtomicGraph:
     """Builds the graph of one or several structures.
 
@@ -71,15 +105,19 @@ def make_graph(
         reverse: whether to fill `AtomicGraph.reverse`.
         bucket: the padded size; the exact one where it is not given.
         block: see `AtomicGraph`; used where no bucket is given.
+        reciprocal_cutoff: of sums over reciprocal lattice vectors, 1/Å; 0 where a model has none;
+            used where no bucket is given.
 
     Raises:
-        UserError: for a structure without a meaningful neighbour list.
+        UserError: for a structure without a meaningful neighbour list, or that such sums cannot
+            serve.
         ValueError: where the bucket is too small.
     """
     structures = [structures] if isinstance(structures, Structure) else list(structures)
     lists = [neighbor_list(s.positions, s.cell, s.pbc, cutoff) for s in structures]
     if bucket is None:
-        bucket = exact_bucket(lists, prefix_cutoffs, block)
+        k_range = largest_range(structures, reciprocal_cutoff)
+        bucket = exact_bucket(lists, prefix_cutoffs, block, k_range)
     return collate(structures, lists, bucket, dtype=dtype, reverse=reverse)
 
 
@@ -149,7 +187,9 @@ def _empty(bucket: Bucket, dtype: np.dtype, reverse: bool, inputs: Sequence[str]
         "total_charge": np.zeros(graphs, dtype) if "total_charge" in inputs else None,
         "spins": np.zeros((atoms, 3), dtype) if "spins" in inputs else None,
     }
-    return AtomicGraph(**arrays, prefixes=bucket.prefixes, block=bucket.block)
+    return AtomicGraph(
+        **arrays, prefixes=bucket.prefixes, k_range=bucket.k_range, block=bucket.block
+    )
 
 
 def _fill(graph: Any, index: int, start: int, structure: Structure, pairs: HostNeighbors) -> None:

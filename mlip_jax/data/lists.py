@@ -2,16 +2,48 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import INPUTS
-from mlip_jax.data.structure import Structure, StructureLabels
+from mlip_jax.data.collate import INPUTS, range_of
+from mlip_jax.data.structure import Structure, StructureLabels, require_inputs
 from mlip_jax.neighbors.host import HostNeighbors, neighbor_list
+from mlip_jax.neighbors.reciprocal import KRange, reciprocal_ladder
 
 LABELS = tuple(field.name for field in dataclasses.fields(StructureLabels))
+
+
+@runtime_checkable
+class Requirements(Protocol):
+    """What a model asks of its graphs (`models.requirements`)."""
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        ...
+
+    @property
+    def prefix_cutoffs(self) -> tuple[float, ...]:
+        """Å."""
+        ...
+
+    @property
+    def reverse(self) -> bool:
+        """Whether `AtomicGraph.reverse` is filled."""
+        ...
+
+    @property
+    def reciprocal_cutoff(self) -> float:
+        """1/Å; 0 where there are no sums over reciprocal lattice vectors."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Further inputs of structures that it reads."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,6 +56,8 @@ class Sizes:
         max_neighbors: longest row of each structure.
         prefixes: longest row within each prefix cutoff.
         prefix_cutoffs: Å.
+        k_ranges: range of reciprocal lattice vectors of each structure; `None` where none is asked
+            for.
     """
 
     num_atoms: Int[np.ndarray, " structures"]
@@ -31,9 +65,17 @@ class Sizes:
     max_neighbors: Int[np.ndarray, " structures"]
     prefixes: Int[np.ndarray, "structures prefix_cutoffs"]
     prefix_cutoffs: tuple[float, ...] = ()
+    k_ranges: Int[np.ndarray, "structures 3"] | None = None
 
     def __len__(self) -> int:
         return len(self.num_atoms)
+
+    def k_range(self, members: Sequence[int] | Int[np.ndarray, " _"]) -> KRange | None:
+        """The range of reciprocal lattice vectors of a batch, on a ladder."""
+        if self.k_ranges is None:
+            return None
+        a, b, c = (reciprocal_ladder(int(n)) for n in self.k_ranges[members].max(axis=0))
+        return a, b, c
 
     @property
     def extents(self) -> Int[np.ndarray, "structures extents"]:
@@ -48,6 +90,7 @@ class NeighborLists:
 
     Attributes:
         cutoff: Å.
+        reciprocal_cutoff: 1/Å, see `models.Requirements`.
         sizes: of each structure.
         coverage: how many structures have each label (see `Structure.trainable_label`).
         inputs: further inputs (`collate.INPUTS`) that some structure has.
@@ -61,6 +104,8 @@ class NeighborLists:
         prefix_cutoffs: Sequence[float] = (),
         *,
         keep: bool | None = None,
+        reciprocal_cutoff: float = 0.0,
+        inputs: Sequence[str] | None = None,
     ):
         """Finds all lists.
 
@@ -69,33 +114,68 @@ class NeighborLists:
             cutoff: Å.
             prefix_cutoffs: Å.
             keep: whether lists stay in memory; by default they do where the structures do.
+            reciprocal_cutoff: of a model's sums over reciprocal lattice vectors, 1/Å; 0 where it
+                has none.
+            inputs: further inputs that the model reads; a charged structure is refused where
+                `total_charge` is not among them. `None` refuses none.
 
         Raises:
-            UserError: naming the structure, for two atoms at one place or a cell without volume.
+            UserError: naming the structure, for two atoms at one place, a cell without volume, or
+                what the model cannot serve.
         """
         self.cutoff = cutoff
         self._structures = structures
         keep = not hasattr(structures, "num_atoms") if keep is None else keep
         self._kept: list[HostNeighbors] | None = [] if keep else None
-        rows, counts, inputs = [], dict.fromkeys(LABELS, 0), set[str]()
+        rows, counts, found = [], dict.fromkeys(LABELS, 0), set[str]()
+        ranges = []
         shortest = np.inf
         for structure in structures:
+            if inputs is not None:
+                require_inputs(structure, inputs)
+            if reciprocal_cutoff:
+                ranges.append(range_of(structure, reciprocal_cutoff))
             pairs = _find(structure, cutoff)
-            prefixes = [pairs.max_count(c) for c in prefix_cutoffs]
-            rows.append([structure.num_atoms, len(pairs.neighbors), pairs.max_count(), *prefixes])
+            rows.append(_row(structure, pairs, prefix_cutoffs))
             for name in LABELS:
                 counts[name] += structure.trainable_label(name) is not None
-            inputs.update(name for name in INPUTS if getattr(structure, name) is not None)
+            found.update(name for name in INPUTS if getattr(structure, name) is not None)
             shortest = min(shortest, float(pairs.distances.min(initial=np.inf)))
             if self._kept is not None:
                 self._kept.append(_compact(pairs))
         table = np.array(rows, np.int64).reshape(len(rows), 3 + len(prefix_cutoffs))
-        self.sizes = Sizes(
-            table[:, 0], table[:, 1], table[:, 2], table[:, 3:], tuple(map(float, prefix_cutoffs))
-        )
+        k_ranges = np.array(ranges, np.int64).reshape(-1, 3) if reciprocal_cutoff else None
+        atoms, neighbors, longest = table[:, :3].T
+        cutoffs = tuple(map(float, prefix_cutoffs))
+        self.sizes = Sizes(atoms, neighbors, longest, table[:, 3:], cutoffs, k_ranges)
+        self.reciprocal_cutoff = float(reciprocal_cutoff)
         self.coverage: Mapping[str, int] = counts
-        self.inputs = tuple(name for name in INPUTS if name in inputs)
+        self.inputs = tuple(name for name in INPUTS if name in found)
         self.min_distance = shortest
+
+    @classmethod
+    def of_model(
+        cls,
+        structures: Sequence[Structure],
+        requirements: Requirements,
+        *,
+        keep: bool | None = None,
+    ) -> "NeighborLists":
+        """The lists that a model needs; what it cannot serve is refused.
+
+        Args:
+            structures: the set.
+            requirements: of the model (`models.requirements`).
+            keep: see the constructor.
+        """
+        return cls(
+            structures,
+            requirements.cutoff,
+            requirements.prefix_cutoffs,
+            keep=keep,
+            reciprocal_cutoff=requirements.reciprocal_cutoff,
+            inputs=requirements.inputs,
+        )
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -112,6 +192,11 @@ def _find(structure: Structure, cutoff: float) -> HostNeighbors:
         return neighbor_list(structure.positions, structure.cell, structure.pbc, cutoff)
     except UserError as error:
         raise UserError(f"{structure.name or 'structure'}: {error}") from error
+
+
+def _row(structure: Structure, pairs: HostNeighbors, prefix_cutoffs: Sequence[float]) -> list[int]:
+    prefixes = [pairs.max_count(cutoff) for cutoff in prefix_cutoffs]
+    return [structure.num_atoms, len(pairs.neighbors), pairs.max_count(), *prefixes]
 
 
 def _compact(pairs: HostNeighbors) -> HostNeighbors:

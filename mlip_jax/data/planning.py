@@ -17,6 +17,7 @@ from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket
 from mlip_jax.data.lists import Sizes
 from mlip_jax.data.shapes import atom_ladder, row_ladder
+from mlip_jax.neighbors.reciprocal import KRange
 
 Shape = tuple[int, ...]
 """Atoms, row length, and row length of each prefix."""
@@ -174,6 +175,8 @@ def plan(
     """
     shapes = choose_shapes(sizes, config) if shapes is None else shapes
     classes = tuple(sorted(shapes))
+    # One range for all batches: three numbers of their own would be many shapes to compile.
+    k_range = sizes.k_range(np.arange(len(sizes)))
     plans = []
     for index, members in deal(seed, epoch, sizes, config, classes):
         shape, demand = shapes[classes[index]], _demand(members, classes[index], sizes)
@@ -182,7 +185,7 @@ def plan(
             need = _union(shape, demand)
             atoms = atom_ladder(math.ceil(1.1 * need[0]), config.block)
             shape = (atoms, need[1], *map(row_ladder, need[2:]))
-        plans.append(BatchPlan(members, _bucket(shape, sizes, config)))
+        plans.append(BatchPlan(members, _bucket(shape, sizes, config, k_range)))
     return plans
 
 
@@ -249,7 +252,7 @@ def _demand(members: tuple[np.ndarray, ...], row: int, sizes: Sizes) -> Shape:
     return (atoms, row, *map(int, prefixes))
 
 
-def _bucket(shape: Shape, sizes: Sizes, config: BatchConfig) -> Bucket:
+def _bucket(shape: Shape, sizes: Sizes, config: BatchConfig, k_range: KRange | None) -> Bucket:
     # A prefix is never longer than its row.
     lengths = (min(k, shape[1]) for k in shape[2:])
     return Bucket(
@@ -258,6 +261,7 @@ def _bucket(shape: Shape, sizes: Sizes, config: BatchConfig) -> Bucket:
         max_neighbors=shape[1],
         prefixes=tuple(zip(sizes.prefix_cutoffs, lengths, strict=True)),
         block=config.block,
+        k_range=k_range,
     )
 
 

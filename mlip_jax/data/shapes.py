@@ -52,4 +52,5 @@ def single_buckets(sizes: Sizes) -> list[Bucket]:
         if np.sum(steps == low) * (high - low) * row < SLOTS_PER_COMPILATION:
             steps[steps == low] = high
     prefixes = tuple(zip(sizes.prefix_cutoffs, lengths, strict=True))
-    return [Bucket(1, int(atoms), row, prefixes) for atoms in steps]
+    k_range = sizes.k_range(np.arange(len(steps)))
+    return [Bucket(1, int(atoms), row, prefixes, k_range=k_range) for atoms in steps]

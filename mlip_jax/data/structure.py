@@ -1,10 +1,13 @@
 """A structure on the host: numpy float64, in our units, with whatever labels it came with."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from mlip_jax.config import UserError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,3 +75,23 @@ class Structure:
         if name == "stress" and not np.all(self.pbc):
             return None
         return getattr(self.labels, name)
+
+
+def require_inputs(structure: Structure, inputs: Sequence[str]) -> None:
+    """Refuses a charged structure for a model that does not read the total charge.
+
+    Args:
+        structure: what the model is given.
+        inputs: further inputs that the model reads, see `models.Requirements`.
+
+    Raises:
+        UserError: naming the structure and its charge.
+    """
+    charge = structure.total_charge
+    if charge is not None and charge != 0.0 and "total_charge" not in inputs:
+        raise UserError(
+            f"{structure.name or 'structure'}: got the total charge {charge:+g} e, which this "
+            "model does not read: it would treat the structure as any other. Leave charged "
+            "structures out, choose a model that reads charges (hdnnp_4g), or, where the charge "
+            "is meant to be ignored, do not read it (`total_charge: null` among the label keys)."
+        )

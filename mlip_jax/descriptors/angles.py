@@ -154,9 +154,12 @@ def from_pairs(
     here, there = _meetings(jnp.swapaxes(vectors, 1, 2))
     near, far = _meetings(distances)
     cosines = jnp.sum(here * there, axis=1) / (near * far)
-    functions = jnp.stack([_power(cosines, lam, zeta) for lam, zeta in shapes], axis=1)
     first, second = _meetings(weights)
     products = first * second * _once(distances.shape[1], weights.dtype)
+    if any(zeta < 0.0 for _, zeta in shapes):
+        # A padded slot may lie where such functions diverge.
+        cosines = jnp.where(jnp.any(products != 0.0, axis=1), cosines, 0.0)
+    functions = jnp.stack([_power(cosines, lam, zeta) for lam, zeta in shapes], axis=1)
     if third is not None:
         difference = here - there
         squares = jnp.sum(difference * difference, axis=1)
@@ -211,6 +214,8 @@ def _by_element(weights: Array, elements: Array) -> Array:
 def _power(cosines: Array, lam: float, zeta: float) -> Array:
     """`2^(1-ζ) (1 + λ cos)^ζ`, guarded against a base that rounding makes negative."""
     half = 0.5 * (1.0 + lam * cosines)
+    if zeta < 0.0:
+        return jnp.where(half > 0.0, 2.0 * jnp.where(half > 0.0, half, 1.0) ** int(zeta), 0.0)
     if float(zeta).is_integer():
         return 2.0 * half ** int(zeta)
     tiny = 1e-12

@@ -61,7 +61,8 @@ class Angular:
         eta: 1/Å².
         r_shift: Å.
         lam: λ, +1 or -1.
-        zeta: ζ ≥ 1.
+        zeta: ζ ≥ 1; published potentials have negative integers, too, which diverge at θ = 180°
+            for λ = 1 and at 0° for λ = -1.
         cutoff: Å.
         narrow: G4 instead of G5.
         neighbors: Z of the two neighbours; `None` stands for one function per pair of elements.
@@ -178,7 +179,7 @@ def _keys(f: Radial | Angular, species: tuple[int, ...]) -> list[_Key]:
     """The features of a function."""
     form, shape, named = "radial", (0.0, 0.0), None
     if isinstance(f, Angular):
-        integer = float(f.zeta).is_integer() and f.zeta <= _MAX_DEGREE
+        integer = float(f.zeta).is_integer() and 0 <= f.zeta <= _MAX_DEGREE
         form = "narrow" if f.narrow else "moments" if integer else "wide"
         shape = (f.lam, f.zeta)
         if f.neighbors is not None:

@@ -86,8 +86,9 @@ def predict(
         progress: called with the numbers of structures done and of all.
 
     Raises:
-        UserError: for elements that the potential does not know, impossible structures, or where
-            the device's memory does not suffice.
+        UserError: for elements that the potential does not know, impossible structures, charged
+            ones where the model does not read charges, or where the device's memory does not
+            suffice.
     """
     structures = [structures] if isinstance(structures, Structure) else structures
     dtype = require_precision(precision)
@@ -100,7 +101,7 @@ def predict(
     for start in range(0, len(structures), _WINDOW):
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
         references = [_references(potential, structure) for structure in window]
-        lists = NeighborLists(window, needs.cutoff, needs.prefix_cutoffs, keep=True)
+        lists = NeighborLists.of_model(window, needs, keep=True)
         for members, bucket in _pack(lists, limit):
             parts = [window[i] for i in members]
             graph = collate(
@@ -148,16 +149,17 @@ def _pack(lists: NeighborLists, limit: int) -> Iterator[tuple[list[int], Bucket]
     classes = row_classes(sizes, BatchConfig(shape_slots=SLOTS_PER_COMPILATION))
     class_of = np.searchsorted(classes, sizes.max_neighbors)
     for index, row in enumerate(classes):
-        batches = _fill(np.flatnonzero(class_of == index), sizes.num_atoms, limit)
-        own = sizes.prefixes[class_of == index].max(axis=0)
-        slots = (min(row_ladder(int(k)), row) for k in own)
+        every = np.flatnonzero(class_of == index)
+        batches = _fill(every, sizes.num_atoms, limit)
+        slots = (min(row_ladder(int(k)), row) for k in sizes.prefixes[every].max(axis=0))
         prefixes = tuple(zip(sizes.prefix_cutoffs, slots, strict=True))
+        k_range = sizes.k_range(every)
         for members in batches:
             atoms = int(sizes.num_atoms[members].sum())
             # One shape for all batches, but for a single one or a structure that is too large.
             atoms = atom_ladder(limit if len(batches) > 1 and atoms <= limit else atoms)
             graphs = 1 if len(members) == 1 and len(batches) == 1 else _MAX_GRAPHS
-            yield members, Bucket(graphs, atoms, row, prefixes)
+            yield members, Bucket(graphs, atoms, row, prefixes, k_range=k_range)
 
 
 def _fill(members: np.ndarray, num_atoms: np.ndarray, limit: int) -> list[list[int]]:

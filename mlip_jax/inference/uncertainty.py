@@ -128,7 +128,7 @@ def _variances(
     """Unscaled variances of E/N, forces and stress of each structure, by its index."""
     dtype = require_precision("float64")
     needs = models.requirements(potential.model)
-    lists = NeighborLists(structures, needs.cutoff, needs.prefix_cutoffs, keep=True)
+    lists = NeighborLists.of_model(structures, needs, keep=True)
     posterior = _posterior(potential)
     factor = np.asarray(posterior["factor"], np.float64)
     free = np.asarray(posterior["free"])

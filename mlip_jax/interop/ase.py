@@ -12,12 +12,13 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mlip_jax import models
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import Bucket, collate, exact_bucket
+from mlip_jax.data.collate import Bucket, collate, exact_bucket, largest_range
 from mlip_jax.data.shapes import row_ladder
-from mlip_jax.data.structure import Structure
+from mlip_jax.data.structure import Structure, require_inputs
 from mlip_jax.graph import AtomicGraph
 from mlip_jax.inference import require_precision
 from mlip_jax.neighbors.host import HostNeighbors, neighbor_list
+from mlip_jax.neighbors.reciprocal import reciprocal_ladder
 from mlip_jax.potential import Potential, Prediction, predict_fn
 
 
@@ -26,7 +27,8 @@ class MLIPCalculator(Calculator):
 
     The neighbour list has a skin and is reused while no atom has moved by half of it in an
     unchanged cell. Rows are padded to a ladder of lengths and never become shorter for the same
-    atoms, so that changing numbers of neighbours rarely compile a new program.
+    atoms, so that changing numbers of neighbours rarely compile a new program. The total charge [e]
+    of models that read it is `atoms.info["charge"]`.
     """
 
     implemented_properties: ClassVar[list[str]] = [  # pyright: ignore
@@ -87,10 +89,18 @@ class MLIPCalculator(Calculator):
         prediction = self._predict(self._variables, self._graph(structure))
         self.results = self._to_results(structure, jax.device_get(prediction))
 
+    def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; ASE itself does not look at the total charge."""
+        changes = list(super().check_state(atoms, tol))
+        if self.atoms is not None and _total_charge(atoms) != _total_charge(self.atoms):
+            changes.append("initial_charges")
+        return changes
+
     def _graph(self, structure: Structure) -> AtomicGraph:
         if structure.num_atoms == 0:
             raise UserError("atoms: got none; expected at least one atom.")
         self.potential.check_species(structure.atomic_numbers, "atoms")
+        require_inputs(structure, self._needs.inputs)
         if self._reference is None or _is_stale(self._reference[0], structure, self._skin):
             pairs = neighbor_list(
                 structure.positions,
@@ -102,15 +112,21 @@ class MLIPCalculator(Calculator):
                 self._bucket = None
             self._reference = structure, pairs
         pairs = _within(self._reference[1], structure, self._needs.cutoff)
-        self._bucket = self._fit(pairs)
+        self._bucket = self._fit(pairs, structure)
         return collate(
             [structure], [pairs], self._bucket, dtype=self._dtype, reverse=self._needs.reverse
         )
 
-    def _fit(self, pairs: HostNeighbors) -> Bucket:
+    def _fit(self, pairs: HostNeighbors, structure: Structure) -> Bucket:
         """The bucket so far, or one from the ladder where that is too small."""
-        exact = exact_bucket([pairs], self._needs.prefix_cutoffs, self._block)
+        k_range = largest_range([structure], self._needs.reciprocal_cutoff)
         old = self._bucket
+        if k_range is not None:
+            steps = tuple(map(reciprocal_ladder, k_range))
+            if old is not None and old.k_range is not None:
+                steps = tuple(map(max, steps, old.k_range))
+            k_range = steps[0], steps[1], steps[2]
+        exact = exact_bucket([pairs], self._needs.prefix_cutoffs, self._block, k_range)
         lengths = [exact.max_neighbors, *(k for _, k in exact.prefixes)]
         row, *prefixes = map(row_ladder, lengths)
         if old is not None:
@@ -152,8 +168,15 @@ def _to_structure(atoms: Any) -> Structure:
         positions=np.array(atoms.positions, dtype=np.float64),
         cell=np.array(atoms.cell[:], dtype=np.float64),
         pbc=np.array(atoms.pbc, dtype=bool),
+        total_charge=_total_charge(atoms),
         name="atoms",
     )
+
+
+def _total_charge(atoms: Any) -> float | None:
+    """`atoms.info["charge"]`, e."""
+    charge = atoms.info.get("charge")
+    return None if charge is None else float(charge)
 
 
 def _same_atoms(old: Structure, new: Structure) -> bool:

@@ -2,8 +2,7 @@
 
 In a config a module is `{name: {field: value, ...}}`; nested modules look the same. Names resolve
 to a linen class or to a preset, a function that returns a module; nothing is imported before it is
-asked for. The fields of a class, or the arguments of a preset, are the keys and the only source of
-defaults.
+asked for. Fields of a class, or arguments of a preset, are keys and the only source of defaults.
 """
 
 import dataclasses
@@ -24,6 +23,7 @@ MODELS = {
     "ace": "mlip_jax.models.ace:ace",
     "behler_parrinello": "mlip_jax.models.behler_parrinello:behler_parrinello",
     "gap": "mlip_jax.models.gap:gap",
+    "hdnnp_4g": "mlip_jax.models.hdnnp_4g:HDNNP4G",
     "lennard_jones": "mlip_jax.models.pair:LennardJones",
     "local": "mlip_jax.models.local:Local",
     "morse": "mlip_jax.models.pair:Morse",
@@ -67,20 +67,26 @@ class Requirements(NamedTuple):
         cutoff: of the neighbour list, Å.
         prefix_cutoffs: shorter cutoffs [Å] whose neighbours it reads as prefixes of the rows.
         reverse: whether it reads the slots of opposite edges.
+        reciprocal_cutoff: of sums over reciprocal lattice vectors, 1/Å (0: it has none).
+        inputs: further inputs that it reads, such as `total_charge`.
     """
 
     cutoff: float
     prefix_cutoffs: tuple[float, ...] = ()
     reverse: bool = False
+    reciprocal_cutoff: float = 0.0
+    inputs: tuple[str, ...] = ()
 
 
 def requirements(module: nn.Module) -> Requirements:
-    """What a model needs of its graphs, from its `cutoff`, `prefix_cutoffs`, `needs_reverse`."""
+    """What a model needs of its graphs, from those of its attributes that say so."""
     cutoff: Any = getattr(module, "cutoff")  # noqa: B009 (linen modules do not declare it)
     return Requirements(
         float(cutoff),
         tuple(getattr(module, "prefix_cutoffs", ())),
         bool(getattr(module, "needs_reverse", False)),
+        float(getattr(module, "reciprocal_cutoff", 0.0)),
+        tuple(getattr(module, "inputs", ())),
     )
 
 

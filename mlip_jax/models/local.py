@@ -115,7 +115,7 @@ class Local(nn.Module):
         known = getattr(self.descriptor, "isolated_features", None)
         if known is not None:
             return jnp.asarray(known(), dtype)
-        return self.descriptor(_isolated_atoms(species, dtype))
+        return self.descriptor(isolated_atoms(species, dtype))
 
     def _scaled(self, raw: Array, element: Array, elements: int) -> Array:
         if self.scaling == "none":
@@ -219,7 +219,7 @@ def _known_species(species: tuple[int, ...] | None) -> tuple[int, ...]:
     return species
 
 
-def _isolated_atoms(species: tuple[int, ...], dtype) -> AtomicGraph:
+def isolated_atoms(species: tuple[int, ...], dtype) -> AtomicGraph:
     """One atom of each element, without neighbours (one padded slot)."""
     number = len(species)
     index = jnp.arange(number, dtype=jnp.int32)

@@ -44,6 +44,17 @@ class Sum(nn.Module):
         """Whether a term reads the slots of opposite edges."""
         return any(getattr(term, "needs_reverse", False) for term in self.terms)
 
+    @property
+    def reciprocal_cutoff(self) -> float:
+        """The longest cutoff of a term's sums over reciprocal lattice vectors, 1/Å."""
+        return max((getattr(term, "reciprocal_cutoff", 0.0) for term in self.terms), default=0.0)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Further inputs that some term reads."""
+        read = (name for term in self.terms for name in getattr(term, "inputs", ()))
+        return tuple(dict.fromkeys(read))
+
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
         """Atom energies [eV]."""
         if not self.terms:

@@ -11,13 +11,17 @@ from jaxtyping import Float, Int
 from mlip_jax import elements, models
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import make_graph
-from mlip_jax.data.structure import Structure, StructureLabels
+from mlip_jax.data.structure import Structure, StructureLabels, require_inputs
 from mlip_jax.graph import AtomicGraph
 from mlip_jax.inference import cast_variables, require_precision
 from mlip_jax.neighbors import device
 from mlip_jax.neighbors.device import Capacity, DeviceNeighbors
 from mlip_jax.neighbors.host import wrap
 from mlip_jax.potential import Potential, PredictFn, predict_fn
+
+_CELL_GROWTH = 1.15
+"""How much longer than at the start lattice vectors may become, where a model sums over reciprocal
+lattice vectors; beyond that its energies are NaN, which stops a simulation."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,13 +89,14 @@ def prepare(
         block: atoms processed at a time (see `AtomicGraph`).
 
     Raises:
-        UserError: for an unknown element, an impossible cell, atoms at one place, or float64 where
-            jax is limited to 32 bits.
+        UserError: for an unknown element, an impossible cell, atoms at one place, a charge that the
+            model does not read, or float64 where jax is limited to 32 bits.
     """
     dtype = require_precision(precision)
     where = structure.name or "structure"
     potential.check_species(structure.atomic_numbers, where)
     needs = models.requirements(potential.model)
+    require_inputs(structure, needs.inputs)
     cell, pbc = structure.cell, np.asarray(structure.pbc, dtype=bool)
     template = make_graph(
         structure,
@@ -100,6 +105,7 @@ def prepare(
         dtype=dtype,
         reverse=needs.reverse,
         block=block,
+        reciprocal_cutoff=_CELL_GROWTH * needs.reciprocal_cutoff,
     )
     wrapped, images = wrap(structure.positions, cell, pbc)
     neighbors = device.allocate(

@@ -15,7 +15,7 @@ from mlip_jax import config, inference, models, storage, train
 from mlip_jax.config import UserError
 from mlip_jax.data import dataset, formats
 from mlip_jax.data.collate import make_graph
-from mlip_jax.data.structure import Structure, StructureLabels
+from mlip_jax.data.structure import Structure, StructureLabels, require_inputs
 from mlip_jax.potential import Potential, predict_fn
 from mlip_jax.study import state
 from mlip_jax.study.expand import Variant, data_paths
@@ -91,8 +91,16 @@ def measure(potential: Potential, structure: Structure, settings: CostConfig) ->
     potential.check_species(structure.atomic_numbers, structure.name or "cost.structure")
     dtype = inference.require_precision(settings.precision)
     needs = models.requirements(potential.model)
-    options = {"prefix_cutoffs": needs.prefix_cutoffs, "reverse": needs.reverse}
-    graph = make_graph(structure, needs.cutoff, dtype=dtype, block=settings.block, **options)
+    require_inputs(structure, needs.inputs)
+    graph = make_graph(
+        structure,
+        needs.cutoff,
+        prefix_cutoffs=needs.prefix_cutoffs,
+        dtype=dtype,
+        reverse=needs.reverse,
+        block=settings.block,
+        reciprocal_cutoff=needs.reciprocal_cutoff,
+    )
     variables = jax.device_put(inference.cast_variables(potential.variables, dtype))
     graph = jax.device_put(graph)
     program = jax.jit(predict_fn(potential.model))

@@ -104,7 +104,7 @@ def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, 
     """Statistics, the complete model with its first variables, and the batches."""
     training = sections.training
     needs = models.requirements(sections.model)
-    lists = NeighborLists(data.train, needs.cutoff, needs.prefix_cutoffs)
+    lists = NeighborLists.of_model(data.train, needs)
     found = statistics.compute(data.train, needs.cutoff, sections.data.statistics, lists)
     model = models.fill_from_statistics(sections.model, found)
     devices = settings.count_devices(training)
@@ -167,7 +167,7 @@ def _valid_source(structures, training: TrainingConfig, devices, found, dtype, n
     size = min(training.valid_batch_size or training.batch_size, len(structures))
     batch_size = max(size // devices, 1) * devices
     config = BatchConfig(batch_size, devices, block=training.block, shuffle=False)
-    lists = NeighborLists(structures, needs.cutoff, needs.prefix_cutoffs)
+    lists = NeighborLists.of_model(structures, needs)
     return BatchSource(structures, lists, config, found.references, dtype, needs, fields)
 
 

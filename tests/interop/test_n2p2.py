@@ -16,7 +16,6 @@ from tests.interop import published
 
 POTENTIALS = published.potentials("hdnnp")
 SHORT_RANGE = [path for path in POTENTIALS if not path.name.endswith("_4G")]
-WITH_CHARGES = [path for path in POTENTIALS if path.name.endswith("_4G")]
 IN_EV = ("Cu2S_PBE",)
 """Potentials in Å and eV; the others are in bohr and hartree."""
 
@@ -149,7 +148,8 @@ def test_nodes_are_normalized_where_the_file_says(tmp_path):
         ("input.nn", "O 2 H 1.0", "O 2 H 2.0", r"line 14: got .* for the second time"),
         ("input.nn", "-1 1.0 6.0 0.5", "-1 0.5 6.0 0.5", r"line 16: got .* and zeta 0\.5"),
         ("input.nn", "H 2 H", "O 2 O", r"no symmetry functions for H"),
-        ("input.nn", "# a comment", "nnp_type 4G-HDNNP", r"line 1: got 'nnp_type 4G-HDNNP'"),
+        ("input.nn", "# a comment", "nnp_type Q-HDNNP", r"line 1: got 'nnp_type Q-HDNNP'"),
+        ("input.nn", "# a comment", "nnp_type 4", r"input.nn: fixed_gausswidth is missing"),
         ("scaling.data", "2 2 0.0", "2 3 0.0", r"line 4: got '2 3'; .* 2 of 4 of element 2"),
         ("scaling.data", "2 4 0.0 1.0 0.5 0.25\n", "", r"line 6: got 'the end of the file'"),
         ("scaling.data", "2 2 0.0 4.0", "2 2 0.0 nan", r"line 4: got 'nan'"),
@@ -168,14 +168,6 @@ def test_what_is_damaged_or_unknown_is_named(tmp_path, name, old, new, message):
 def test_files_that_lack_are_named(tmp_path):
     with pytest.raises(UserError, match=r"got input.nn, .*; weights.008.data is missing"):
         weights.read("n2p2", write(tmp_path)[:3])
-
-
-@pytest.mark.reference
-@pytest.mark.skipif(not POTENTIALS, reason=f"no reference values in {published.SHARED}")
-@pytest.mark.parametrize("path", WITH_CHARGES, ids=lambda path: path.name)
-def test_charge_equilibration_is_refused(path):
-    with pytest.raises(UserError, match=r"line 1\d: got 'nnp_generation 4'; supported are short"):
-        weights.read("n2p2", files_of(path))
 
 
 @pytest.mark.reference

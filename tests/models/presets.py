@@ -29,6 +29,21 @@ PRESETS = {
         "energy_scale": 0.5,
         "pair_energy_scale": 0.2,
     },
+    "hdnnp_4g": {
+        "electronegativity": {
+            "local": {
+                "descriptor": {"symmetry_functions": _FUNCTIONS},
+                "regressor": {"mlp": {"hidden": [4]}},
+                "energy_scale": 2.0,
+                "isolated_zero": False,
+            }
+        },
+        "short_range": {"mlp": {"hidden": [5]}},
+        "widths": [1.1, 1.3],
+        "screening": [1.0, 2.8],
+        "energy_scale": 0.8,
+        "accuracy": 1e-13,
+    },
     "lennard_jones": {**_PAIR, "epsilon": [0.1, 0.2, 0.15], "sigma": 1.6},
     "local": {
         "descriptor": {"symmetry_functions": _FUNCTIONS},

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlip_jax import models
+from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket, collate, make_graph
 from mlip_jax.data.structure import Structure
 from mlip_jax.graph import AtomicGraph, edge_vectors
@@ -25,6 +26,7 @@ from mlip_jax.potential import atom_virials_fn, hessian_vector_product_fn, predi
 from tests.models.presets import CUTOFF, PRESETS
 
 GRAPHS, ATOMS, NEIGHBORS = 3, 24, 48
+K_RANGE = (8, 8, 8)  # enough for the largest of these cells
 SKIN = 0.6
 
 
@@ -36,8 +38,11 @@ def leave(*names: str) -> list:
     ]
 
 
-COMPOSED = ("ace", "gap", "local", "mtp", "pace", "snap", "sum")
+COMPOSED = ("ace", "gap", "hdnnp_4g", "local", "mtp", "pace", "snap", "sum")
 """Their parts are tested elsewhere: plain runs leave them out."""
+
+LONG_RANGE = ("hdnnp_4g",)
+"""Models whose atoms interact at any distance; they read positions, not pair vectors."""
 
 NAMES = leave(*COMPOSED)
 SEEDS = st.integers(0, 2**16)
@@ -83,7 +88,7 @@ def case(name: str) -> Case:
 
 def batch(model: Case, *structures: Structure, skin=0.0, dtype=np.float64, block=0) -> AtomicGraph:
     lists = [neighbor_list(s.positions, s.cell, s.pbc, CUTOFF + skin) for s in structures]
-    bucket = Bucket(GRAPHS, ATOMS, NEIGHBORS, model.prefixes, block)
+    bucket = Bucket(GRAPHS, ATOMS, NEIGHBORS, model.prefixes, block, K_RANGE)
     reverse = bool(getattr(model.module, "needs_reverse", False))
     return collate(structures, lists, bucket, dtype=dtype, reverse=reverse)
 
@@ -260,8 +265,18 @@ def test_far_copies_double_the_energy(name, seed):
     positions += [[0, 0, 0], [1.7, 0, 0], [0, 1.8, 0], [0, 0, 1.9]]
     numbers = [14, 8, 8, 14]
     one = predict(name, molecule(positions, numbers))
-    two = predict(name, molecule(np.concatenate([positions, positions + 50.0]), numbers * 2))
-    close(two.energy[0], 2.0 * one.energy[0])
+
+    def interaction(distance):
+        copies = np.concatenate([positions, positions + distance])
+        return float(predict(name, molecule(copies, numbers * 2)).energy[0] - 2.0 * one.energy[0])
+
+    if name in LONG_RANGE:
+        # Neutral copies are dipoles to each other: 1/r³, or faster where these are orthogonal.
+        near, far = interaction(100.0), interaction(200.0)
+        assert abs(near) < 1e-4
+        assert abs(far) < 0.2 * abs(near) + 1e-12
+    else:
+        close(interaction(50.0), 0.0, SYMMETRY * max(1.0, abs(float(one.energy[0]))))
 
 
 @pytest.mark.parametrize("name", leave("behler_parrinello", *COMPOSED))
@@ -285,7 +300,9 @@ def test_supercells_batches_padding_blocks_and_jit_change_nothing(name):
     close(blocks.forces, both.forces)
 
     model = case(name)
-    exact = jax.tree.map(jnp.asarray, make_graph(small, CUTOFF, dtype=np.float64, reverse=True))
+    reach = models.requirements(model.module).reciprocal_cutoff
+    exact = make_graph(small, CUTOFF, dtype=np.float64, reverse=True, reciprocal_cutoff=reach)
+    exact = jax.tree.map(jnp.asarray, exact)
     close(model.module.apply(model.variables, exact).energies.sum(), both.energy[0])  # no jit
     alone = compiled(name)(model.variables, exact)
     close(alone.energy[0], both.energy[0])
@@ -374,6 +391,10 @@ def test_float32_agrees_with_float64(name):
 def test_given_vectors_are_as_good_as_positions(name):
     model = case(name)
     graph = batch(model, crystal(6), crystal(9))
+    if name in LONG_RANGE:
+        with pytest.raises(UserError, match="have no pair form"):
+            compiled(name, atom_virials_fn)(model.variables, graph)
+        return
     expected = compiled(name)(model.variables, graph)
     prediction = compiled(name, atom_virials_fn)(model.variables, graph)
     close(prediction.energy, expected.energy)

@@ -1,33 +1,37 @@
 """High-dimensional neural network potentials of n2p2 and RuNNer.
 
 Files: `input.nn`, `scaling.data`, and `weights.ZZZ.data` for each element; documentation of n2p2,
-and Singraber, Behler & Dellago, J. Chem. Theory Comput. 15, 1827 (2019).
+and Singraber, Behler & Dellago, J. Chem. Theory Comput. 15, 1827 (2019). With charge equilibration
+(4G-HDNNP) also `weightse.ZZZ.data` and `hardness.ZZZ.data`.
 
 There every element has symmetry functions of its own. Here the descriptor computes all that any
 element has, and the scaling constants of those that an element lacks are zero.
 """
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mlip_jax.config import UserError
 from mlip_jax.descriptors.acsf import SymmetryFunctions
 from mlip_jax.descriptors.symmetry_functions import Angular, Radial
 from mlip_jax.interop.weights.lines import Lines
+from mlip_jax.interop.weights.n2p2_charges import read_hardness
+from mlip_jax.interop.weights.n2p2_networks import (
+    isolated_outputs,
+    read_networks,
+    required_path,
+    stacked,
+)
 from mlip_jax.interop.weights.n2p2_settings import (
-    ACTIVATIONS,
     Function,
     Settings,
     read_settings,
 )
+from mlip_jax.models.hdnnp_4g import HDNNP4G
 from mlip_jax.models.local import Local
-from mlip_jax.nn.mlp import ElementMLP
 from mlip_jax.potential import Potential
 
 LENGTHS = {"bohr": 1.0 / 1.8897261328, "angstrom": 1.0}
@@ -36,15 +40,16 @@ LENGTHS = {"bohr": 1.0 / 1.8897261328, "angstrom": 1.0}
 ENERGIES = {"hartree": 1.0 / 0.0367493254, "eV": 1.0}
 """Units of energy in eV, with the factor of published inputs for LAMMPS (`cfenergy`)."""
 
-Layers = list[tuple[np.ndarray, np.ndarray]]
-"""Kernel `[in, out]` and bias `[out]` of each layer."""
+ACCURACY = 1e-12
+"""Of sums in reciprocal space: published inputs leave errors of up to 1e-3 e in the charges."""
 
 
 def read(files: Sequence[Path], length: str = "bohr", energy: str = "hartree") -> Potential:
-    """Reads a short-range potential of n2p2 or RuNNer.
+    """Reads a potential of n2p2 or RuNNer, of the second or the fourth generation.
 
     Args:
-        files: `input.nn`, `scaling.data` and a `weights.ZZZ.data` for each element.
+        files: `input.nn`, `scaling.data` and a `weights.ZZZ.data` for each element; with charge
+            equilibration a `weightse.ZZZ.data` and a `hardness.ZZZ.data`, too.
         length: unit of the files, see `LENGTHS`; they do not say.
         energy: likewise, see `ENERGIES`.
 
@@ -57,28 +62,66 @@ def read(files: Sequence[Path], length: str = "bohr", energy: str = "hartree") -
     """
     angstrom, ev = _unit("length", length, LENGTHS), _unit("energy", energy, ENERGIES)
     paths = {Path(file).name: Path(file) for file in files}
-    settings = read_settings(_path(paths, "input.nn"))
-    scaling = _scaling(settings, _path(paths, "scaling.data"))
-    networks = [
-        read_network(_path(paths, f"weights.{z:03d}.data"), settings, z) for z in settings.species
-    ]
-    listed = {f for functions in settings.functions.values() for f in functions}
-    union = sorted(listed, key=lambda f: (not f.is_radial, f))
-    descriptor = _descriptor(settings, union, angstrom)
-    variables = _variables(settings, union, scaling, networks)
-    hidden = tuple(np.max([settings.widths(z) for z in settings.species], axis=0).tolist())
-    network = ElementMLP(hidden, tuple(ACTIVATIONS[a] for a in settings.activations[:-1]))
+    settings = read_settings(required_path(paths, "input.nn"))
     scale = ev / settings.normalization.get("conv_energy", 1.0)
-    model = Local(descriptor, network, energy_scale=scale)
+    charged = settings.generation == 4
+    union, constants = _scaled_functions(settings, required_path(paths, "scaling.data"))
+    short = read_networks(settings, paths, "weights", settings.widths, charged)
+    network, parameters = stacked(settings, settings.activations, union, short)
+    local = Local(_descriptor(settings, union, angstrom), network, energy_scale=scale)
     mean = settings.normalization.get("mean_energy", 0.0) * ev
-    alone = scale * _isolated_outputs(network, variables) + mean
+    alone = scale * isolated_outputs(network, parameters, constants) + mean
     references = {
         z: float(e) + settings.offsets.get(z, 0.0) * ev
         for z, e in zip(settings.species, alone, strict=True)
     }
+    model, variables = local, {"params": {"regressor": parameters}, "constants": constants}
+    if charged:
+        model, variables = _with_charges(
+            settings, paths, union, local, variables, angstrom=angstrom, ev=ev
+        )
     units = {"length": length, "energy": energy}
     card = {"imported": {"format": "n2p2", "files": sorted(paths), "units": units}}
     return Potential(model, variables, references, card)
+
+
+def _with_charges(
+    settings: Settings,
+    paths: dict[str, Path],
+    union: list[Function],
+    short: Local,
+    variables: dict[str, Any],
+    angstrom: float,
+    ev: float,
+) -> tuple[HDNNP4G, dict[str, Any]]:
+    """The model with charge equilibration, of the short-range part and further files."""
+    said = settings.equilibration
+    layers = read_networks(settings, paths, "weightse", said.hidden, extra_input=False)
+    network, parameters = stacked(settings, said.activations, union, layers)
+    hardness = [
+        read_hardness(required_path(paths, f"hardness.{z:03d}.data")) for z in settings.species
+    ]
+    screening = None
+    if said.screening is not None:
+        screening = (said.screening[0] * angstrom, said.screening[1] * angstrom)
+    model = HDNNP4G(
+        electronegativity=Local(short.descriptor, network, energy_scale=ev, isolated_zero=False),
+        short_range=short.regressor,
+        widths=tuple(said.widths[z] * angstrom for z in settings.species),
+        screening=screening,
+        screening_form=said.screening_form,
+        energy_scale=ev,
+        accuracy=ACCURACY,
+        coulomb=ev * angstrom / said.four_pi_epsilon,
+    )
+    return model, {
+        "params": {
+            "electronegativity": {"regressor": parameters},
+            "short_range": variables["params"]["regressor"],
+            "hardness_root": np.sqrt(np.array(hardness) * ev),
+        },
+        "constants": {"electronegativity": variables["constants"]},
+    }
 
 
 def read_scaling(path: Path, counts: Sequence[int]) -> list[np.ndarray]:
@@ -108,55 +151,10 @@ def read_scaling(path: Path, counts: Sequence[int]) -> list[np.ndarray]:
     return tables
 
 
-def read_network(path: Path, settings: Settings, species: int) -> Layers:
-    """Reads the `weights.ZZZ.data` of an element; the indices in the lines say what is what."""
-    widths = (len(settings.functions[species]), *settings.widths(species), 1)
-    layers = [(np.full((n, m), np.nan), np.full(m, np.nan)) for n, m in itertools.pairwise(widths)]
-    lines = Lines(path)
-    while words := lines.next(None):
-        value = lines.number(words[0])
-        match words[1:]:
-            case ["a", _, layer, start, _, end, *_]:
-                place = [lines.integer(word) for word in (layer, start, end)]
-                array, index = _layer(layers, place[0])[0], (place[1] - 1, place[2] - 1)
-            case ["b", _, layer, end, *_]:
-                array, index = (
-                    _layer(layers, lines.integer(layer) - 1)[1],
-                    (lines.integer(end) - 1,),
-                )
-            case _:
-                raise lines.error(f"got {' '.join(words)!r}; expected a value, a or b, and indices")
-        if array.size == 0 or min(index) < 0 or any(np.array(index) >= array.shape):
-            shape = "-".join(str(width) for width in widths)
-            raise lines.error(f"got {' '.join(words[1:])!r}, outside a network of {shape} nodes")
-        array[index] = value
-    for number, layer in enumerate(layers):
-        missing = sum(int(np.isnan(array).sum()) for array in layer)
-        if missing:
-            raise UserError(
-                f"{path}, line {lines.number_of_line}: the file ends, and {missing} values between "
-                f"layers {number} and {number + 1} are missing."
-            )
-    if settings.normalize_nodes:
-        layers = [(kernel / len(kernel), bias / len(kernel)) for kernel, bias in layers]
-    return layers
-
-
-def _layer(layers: Layers, number: int) -> tuple[np.ndarray, np.ndarray]:
-    return layers[number] if 0 <= number < len(layers) else (np.empty((0, 0)), np.empty(0))
-
-
 def _unit(what: str, name: str, known: dict[str, float]) -> float:
     if name not in known:
         raise UserError(f"n2p2: got the {what} unit {name!r}; expected one of {', '.join(known)}.")
     return known[name]
-
-
-def _path(paths: dict[str, Path], name: str) -> Path:
-    if name not in paths:
-        got = ", ".join(sorted(paths)) or "no files"
-        raise UserError(f"n2p2: got {got}; {name} is missing.")
-    return paths[name]
 
 
 def _descriptor(settings: Settings, union: list[Function], length: float) -> SymmetryFunctions:
@@ -200,40 +198,15 @@ def _scaling(settings: Settings, path: Path) -> list[tuple[np.ndarray, np.ndarra
     return result
 
 
-def _variables(
-    settings: Settings,
-    union: list[Function],
-    scaling: list[tuple[np.ndarray, np.ndarray]],
-    networks: list[Layers],
-) -> dict[str, Any]:
-    """Variables of the local model: networks of all elements, padded to one shape with zeros."""
-    number = len(settings.species)
-    shift, factor = np.zeros((number, len(union))), np.zeros((number, len(union)))
-    parameters = {}
-    for layer in range(len(networks[0])):
-        widths = np.max([network[layer][0].shape for network in networks], axis=0)
-        inputs = len(union) if layer == 0 else widths[0]
-        parameters[f"kernel_{layer}"] = np.zeros((number, inputs, widths[1]))
-        parameters[f"bias_{layer}"] = np.zeros((number, widths[1]))
-    for e, z in enumerate(settings.species):
-        columns = [union.index(f) for f in settings.functions[z]]
-        shift[e, columns], factor[e, columns] = scaling[e]
-        for layer, (kernel, bias) in enumerate(networks[e]):
-            rows = columns if layer == 0 else list(range(len(kernel)))
-            parameters[f"kernel_{layer}"][e, rows, : len(bias)] = kernel
-            parameters[f"bias_{layer}"][e, : len(bias)] = bias
-    return {
-        "params": {"regressor": parameters},
-        "constants": {"shift": shift, "factor": factor},
-    }
-
-
-def _isolated_outputs(network: ElementMLP, variables: dict[str, Any]) -> np.ndarray:
-    """Output of each element's network for an atom without neighbours, in float64."""
-    constants = variables["constants"]
-    features = -constants["shift"] * constants["factor"]
-    number = len(features)
-    with jax.enable_x64(True):
-        parameters = {"params": variables["params"]["regressor"]}
-        outputs = network.apply(parameters, jnp.asarray(features), jnp.arange(number), number)
-        return np.asarray(outputs)
+def _scaled_functions(
+    settings: Settings, path: Path
+) -> tuple[list[Function], dict[str, np.ndarray]]:
+    """The functions that any element has, and the constants that scale those of each element."""
+    listed = {f for functions in settings.functions.values() for f in functions}
+    union = sorted(listed, key=lambda f: (not f.is_radial, f))
+    shape = (len(settings.species), len(union))
+    shift, factor = np.zeros(shape), np.zeros(shape)
+    for e, scaling in enumerate(_scaling(settings, path)):
+        columns = [union.index(f) for f in settings.functions[settings.species[e]]]
+        shift[e, columns], factor[e, columns] = scaling
+    return union, {"shift": shift, "factor": factor}

@@ -14,6 +14,7 @@ from mlip_jax.config import UserError
 from mlip_jax.descriptors.envelopes import EnvelopeName
 from mlip_jax.descriptors.symmetry_functions import Angular, Radial
 from mlip_jax.interop.weights.lines import Lines
+from mlip_jax.interop.weights.n2p2_charges import GENERATIONS, Equilibration
 
 T = TypeVar("T")
 
@@ -94,6 +95,8 @@ class Settings:
         normalize_nodes: whether sums are divided by the number of inputs.
         offsets: energies of free atoms.
         normalization: `mean_energy` and `conv_energy`, where there are any, and `conv_length`.
+        generation: 2 (short range) or 4 (charge equilibration).
+        equilibration: what is said of charges.
     """
 
     path: Path
@@ -109,6 +112,8 @@ class Settings:
     normalize_nodes: bool = False
     offsets: dict[int, float] = dataclasses.field(default_factory=dict)
     normalization: dict[str, float] = dataclasses.field(default_factory=dict)
+    generation: int = 2
+    equilibration: Equilibration = dataclasses.field(default_factory=Equilibration)
 
     def widths(self, species: int) -> tuple[int, ...]:
         """Widths of the hidden layers of an element."""
@@ -169,15 +174,20 @@ def _read_line(settings: Settings, lines: Lines, words: list[str]) -> None:
             settings.limits[keyword == "scale_max_short"] = lines.number(value)
         case ["mean_energy" | "conv_energy" | "conv_length" as keyword, value, *_]:
             settings.normalization[keyword] = lines.number(value)
-        case ["nnp_generation" | "nnp_type" | "nn_type", kind, *_] if not kind.startswith("2"):
-            raise lines.error(
-                f"got {' '.join(words)!r}; supported are short-range potentials, of the second "
-                "generation. Charge equilibration is not"
-            )
+        case ["nnp_generation" | "nnp_type" | "nn_type", kind, *_]:
+            if kind not in GENERATIONS:
+                raise lines.error(
+                    f"got {' '.join(words)!r}; supported are short-range potentials (2) and charge "
+                    "equilibration (4)"
+                )
+            settings.generation = GENERATIONS[kind]
+        case ["global_activation_electrostatic", *letters] if letters:
+            _check_activations(lines, letters)
+            settings.equilibration.activations = tuple(letters)
         case [keyword, *_] if keyword in REQUIRED or keyword in ("atom_energy", "symfunction"):
             raise lines.error(f"got {' '.join(words)!r}, which is incomplete")
         case _:
-            pass
+            settings.equilibration.read_line(lines, words, lambda word: _element(lines, word))
 
 
 REQUIRED = {
@@ -211,6 +221,9 @@ def _check(settings: Settings) -> None:
             f"{settings.path}: got {', '.join(sorted(settings.normalization))}; expected all or "
             "none of mean_energy, conv_energy and conv_length."
         )
+    if settings.generation == 4:
+        normalized = bool(settings.normalization)
+        settings.equilibration.check(settings.path, settings.species, normalized)
     if settings.limits[0] == settings.limits[1]:
         raise UserError(f"{settings.path}: scale_min_short equals scale_max_short.")
 
@@ -260,7 +273,8 @@ def _function(lines: Lines, kind: str, words: list[str]) -> Function:
         if name != "neighbour"
     }
     zeta, lam = values.get("zeta", 0.0), values.get("lambda", 0.0)
-    if int(kind) not in (2, 12) and (zeta < 1.0 or abs(lam) != 1.0):
+    diverges = zeta < 0.0 and zeta.is_integer()  # some published potentials have such functions
+    if int(kind) not in (2, 12) and ((zeta < 1.0 and not diverges) or abs(lam) != 1.0):
         raise lines.error(f"got lambda {lam} and zeta {zeta}; expected +1 or -1, and at least 1")
     if values["cutoff"] <= 0.0:
         raise lines.error(f"got the cutoff {values['cutoff']}; expected a positive one")

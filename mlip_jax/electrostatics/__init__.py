@@ -1,0 +1,1 @@
+"""Electrostatics: sums over periodic images, and charges that follow from the positions."""
