@@ -93,7 +93,7 @@ def measure(potential: Potential, structure: Structure, settings: CostConfig) ->
     needs = models.requirements(potential.model)
     options = {"prefix_cutoffs": needs.prefix_cutoffs, "reverse": needs.reverse}
     graph = make_graph(structure, needs.cutoff, dtype=dtype, block=settings.block, **options)
-    variables = jax.device_put(inference.cast_variables(potential.variables, dtype))
+    variables = jax.device_put(potential.variables_in(dtype))
     graph = jax.device_put(graph)
     program = jax.jit(predict_fn(potential.model))
     first = _seconds(program, variables, graph)

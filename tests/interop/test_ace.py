@@ -54,13 +54,6 @@ TOLERANCES = {
     # The same interpolation: what is left is rounding of sums in another order.
     "spline": (1e-10, 1e-9, 1e-10),
 }
-SINGLE_PRECISION = {
-    # Terms of the densities of these potentials add up to 36 000 eV an atom (Cu-PBE-core-rep), of
-    # which all but some eV cancel; float32 leaves 1e-7 of them. Forces cancel less.
-    "Cu-PBE-core-rep": (5e-2, 1e-3),
-    "Cu-III": (1e-3, 1e-3),
-    "ethanol": (1e-4, 1e-3),
-}
 
 
 def write(folder, text=FILE):
@@ -201,22 +194,8 @@ def test_published_files_give_the_numbers_of_python_ace(folder, radial):
         assert errors.get(quantity, 0.0) <= tolerance, (quantity, errors)
 
 
-@pytest.mark.slow
-@pytest.mark.reference
-@pytest.mark.skipif(not FOLDERS, reason=f"no reference values in {published.SHARED}/reference/ace")
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_published_files_in_single_precision(folder):
-    potential = potential_in(folder)
-    errors = largest_errors(potential.model, potential.variables, folder, np.float32)
-    for quantity, tolerance in zip(
-        ("energies", "forces"), SINGLE_PRECISION[folder.name], strict=True
-    ):
-        assert errors[quantity] <= tolerance, (quantity, errors)
-
-
-def largest_errors(model, variables, folder, dtype: type = np.float64) -> dict[str, float]:
+def largest_errors(model, variables, folder) -> dict[str, float]:
     """Of all structures of a folder, in one padded shape."""
-    variables = jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
     structures = published.structures(folder)
     graphs = [make_graph(structure, model.cutoff) for structure in structures]
     atoms = max(graph.num_atoms for graph in graphs)
@@ -224,7 +203,7 @@ def largest_errors(model, variables, folder, dtype: type = np.float64) -> dict[s
     predict = jax.jit(predict_fn(model))
     errors: dict[str, float] = {}
     for structure, expected in zip(structures, published.expected(folder), strict=True):
-        graph = make_graph(structure, model.cutoff, dtype=dtype, bucket=bucket)
+        graph = make_graph(structure, model.cutoff, dtype=np.float64, bucket=bucket)
         prediction, number = predict(variables, graph), structure.num_atoms
         got = {
             "energies": prediction.atom_energies[:number],

@@ -7,6 +7,7 @@ There every element has symmetry functions of its own. Here the descriptor compu
 element has, and the scaling constants of those that an element lacks are zero.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,9 @@ LENGTHS = {"bohr": 1.0 / 1.8897261328, "angstrom": 1.0}
 
 ENERGIES = {"hartree": 1.0 / 0.0367493254, "eV": 1.0}
 """Units of energy in eV, with the factor of published inputs for LAMMPS (`cfenergy`)."""
+
+_SMALL = -6.0
+"""Logarithm of a Gaussian's size in the data below which it gets another unit."""
 
 Layers = list[tuple[np.ndarray, np.ndarray]]
 """Kernel `[in, out]` and bias `[out]` of each layer."""
@@ -66,6 +70,7 @@ def read(files: Sequence[Path], length: str = "bohr", energy: str = "hartree") -
     union = sorted(listed, key=lambda f: (not f.is_radial, f))
     descriptor = _descriptor(settings, union, angstrom)
     variables = _variables(settings, union, scaling, networks)
+    descriptor, variables["constants"] = _representable(descriptor, variables["constants"])
     hidden = tuple(np.max([settings.widths(z) for z in settings.species], axis=0).tolist())
     network = ElementMLP(hidden, tuple(ACTIVATIONS[a] for a in settings.activations[:-1]))
     scale = ev / settings.normalization.get("conv_energy", 1.0)
@@ -167,7 +172,42 @@ def _descriptor(settings: Settings, union: list[Function], length: float) -> Sym
         settings.species,
         settings.envelope,
         settings.plateau if settings.envelope != "tanh_cubed" else 0.0,
+        double_sums=True,
     )
+
+
+def _representable(
+    descriptor: SymmetryFunctions, constants: dict[str, np.ndarray]
+) -> tuple[SymmetryFunctions, dict[str, np.ndarray]]:
+    """Functions that are tiny in the data, with Gaussians in a unit in which float32 holds them.
+
+    Functions of one radial part keep one in common.
+    """
+    functions = [*descriptor.radial, *descriptor.angular]
+    logarithms = -np.log(np.maximum(constants["factor"].max(axis=0), 1e-300))
+    powers = np.array([_powers(f) for f in functions])
+    largest: dict[tuple, float] = {}
+    for f, logarithm, power in zip(functions, logarithms, powers, strict=True):
+        key = (power, f.eta, f.r_shift, f.cutoff)
+        largest[key] = max(largest.get(key, -np.inf), logarithm / power)
+    exponents = np.zeros(len(functions))
+    for k, (f, power) in enumerate(zip(functions, powers, strict=True)):
+        found = largest[(power, f.eta, f.r_shift, f.cutoff)]
+        if found < _SMALL and f.eta > 0.0:
+            exponents[k] = -found
+            unit = f.r_shift + float(np.sqrt(-found / f.eta))
+            functions[k] = dataclasses.replace(f, r_unit=unit)
+    scale = np.exp(powers * exponents)
+    number = len(descriptor.radial)
+    rescaled = descriptor.clone(radial=tuple(functions[:number]), angular=tuple(functions[number:]))
+    return rescaled, {"shift": constants["shift"] * scale, "factor": constants["factor"] / scale}
+
+
+def _powers(function: Radial | Angular) -> int:
+    """How many Gaussians a function multiplies."""
+    if isinstance(function, Radial):
+        return 1
+    return 3 if function.narrow else 2
 
 
 def _scaling(settings: Settings, path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
