@@ -216,3 +216,23 @@ def largest_errors(model, variables, folder) -> dict[str, float]:
                 # Unlike `max`, this keeps a NaN.
                 errors[quantity] = float(np.maximum(errors.get(quantity, 0.0), error))
     return errors
+
+
+def test_in_single_precision_coefficients_keep_their_digits(tmp_path):
+    """Coefficients of 1e5 that cancel: sums in float64, of float32 and what it leaves."""
+    text = FILE.replace("ctildes: [0.125]", "ctildes: [123456.789]").replace("prehc: 4", "prehc: 0")
+    text = text.replace(
+        f"    - {PAIR}",
+        f"    - {SINGLE}".replace("ns: [2]", "ns: [1]").replace("0.125", "-333333.3"),
+    )
+    potential = weights.read("ace", write(tmp_path, text))
+    structure = dimer(102, 39, 2.0)
+    predict = jax.jit(predict_fn(potential.model))
+    graph = make_graph(structure, potential.cutoff, dtype=np.float64)
+    exact = np.asarray(predict(potential.variables, graph).energy)
+    graph = make_graph(structure, potential.cutoff, dtype=np.float32)
+    found = predict(potential.variables_in(np.float32), graph)
+    assert found.energy.dtype == found.forces.dtype == np.float32
+    # The distance 2 is a number of float32; radial functions and their sum are rounded once.
+    largest = 2.0 * 333333.3
+    np.testing.assert_allclose(found.energy, exact, rtol=0, atol=1e-7 * largest)

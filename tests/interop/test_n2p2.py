@@ -1,5 +1,7 @@
 """Files of n2p2: what is read, what is refused, and the numbers of n2p2."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -215,7 +217,8 @@ def columns_of(path, potential):
     """Columns of the features that each element has, in n2p2's order."""
     length = 1.0 if path.name in published.IN_EV else LENGTHS["bohr"]
     descriptor = potential.model.descriptor
-    listed = [*descriptor.radial, *descriptor.angular]
+    functions = [*descriptor.radial, *descriptor.angular]
+    listed = [dataclasses.replace(function, r_unit=None) for function in functions]
     settings = read_settings(path / "input.nn")
     return {
         z: [listed.index(f.converted(length)) for f in settings.functions[z]]

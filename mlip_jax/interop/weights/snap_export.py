@@ -90,9 +90,11 @@ def _parts(potential: Potential) -> Parts:
         name = f"terms_{places[0]}"
         model, zbl = model.terms[places[0]], next(iter(repulsions), None)
         variables = {kind: tree[name] for kind, tree in variables.items() if name in tree}
-    regressors = (Linear, Quadratic)
-    fits = isinstance(model, Local) and isinstance(model.descriptor, Bispectrum)
-    if not (fits and isinstance(model.regressor, regressors)):
+    if (
+        not isinstance(model, Local)
+        or not isinstance(model.descriptor, Bispectrum)
+        or not isinstance(model.regressor, Linear | Quadratic)
+    ):
         raise UserError(
             f"export snap: got the model {type(model).__name__}; expected bispectrum components "
             "with a linear or quadratic regressor, such as `snap`, alone or in a sum with `zbl`."
