@@ -25,6 +25,7 @@ from mlip_jax.graph import (
     sum_over_atoms,
     volumes,
 )
+from mlip_jax.nn import double
 
 Variables = Mapping[str, Any]
 EnergyFn = Callable[[Any, AtomicGraph], AtomOutputs]
@@ -67,24 +68,30 @@ def predict_fn(model: nn.Module | EnergyFn) -> PredictFn:
     that terms in reciprocal space get their stress too; where the graph carries `vectors`, with
     respect to these.
 
+    Models with `double_sums` are evaluated and differentiated where float64 is allowed.
+
     The result may be called as it is, with arrays of numpy or jax, or be transformed.
 
     Args:
         model: a linen module, or a function `(variables, graph) -> AtomOutputs`.
     """
     energy_fn = _energy_fn(model)
+    wide = getattr(model, "double_sums", False)
 
     def predict(variables: Any, graph: AtomicGraph) -> Prediction:
         variables, graph = _as_jax((variables, graph))
         if graph.vectors is not None:
-            return _predict_from_vectors(energy_fn, variables, graph)
+            with double.allowed(wide):
+                return _predict_from_vectors(energy_fn, variables, graph)
 
         def total(positions, strain):
             strained = apply_strain(dataclasses.replace(graph, positions=positions), strain)
             return _total_energy(energy_fn(variables, strained), graph)
 
         strain = jnp.zeros_like(graph.cell)
-        gradient, outputs = jax.grad(total, argnums=(0, 1), has_aux=True)(graph.positions, strain)
+        with double.allowed(wide):
+            slopes = jax.grad(total, argnums=(0, 1), has_aux=True)
+            gradient, outputs = slopes(graph.positions, strain)
         return _prediction(graph, outputs, forces=-gradient[0], virial=-gradient[1])
 
     return predict
@@ -102,7 +109,8 @@ def atom_virials_fn(model: nn.Module | EnergyFn) -> PredictFn:
     def predict(variables: Any, graph: AtomicGraph) -> Prediction:
         variables, graph = _as_jax((variables, graph))
         with_vectors = dataclasses.replace(graph, vectors=edge_vectors(graph))
-        return _predict_from_vectors(energy_fn, variables, with_vectors, atom_virials=True)
+        with double.allowed(getattr(model, "double_sums", False)):
+            return _predict_from_vectors(energy_fn, variables, with_vectors, atom_virials=True)
 
     return predict
 
@@ -192,6 +200,16 @@ def _prediction(graph, outputs: AtomOutputs, forces, virial) -> Prediction:
     )
 
 
+def cast_variables(variables: Variables, dtype: np.dtype) -> Any:
+    """Variables on the host with their floating-point arrays in another precision."""
+
+    def cast(leaf: Any) -> np.ndarray:
+        leaf = np.asarray(leaf)
+        return leaf.astype(dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf
+
+    return jax.tree.map(cast, dict(variables))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Potential:
     """A model with its parameters and all that is needed to use it.
@@ -224,6 +242,21 @@ class Potential:
         """Whether predictions have extrapolation grades: an active set is among the constants."""
         paths = jax.tree_util.tree_flatten_with_path(self.variables.get("constants", {}))[0]
         return any(jax.tree_util.DictKey("active") == path[-1] for path, _ in paths)
+
+    def variables_in(self, dtype: Any) -> Variables:
+        """Variables on the host for a program of a precision.
+
+        For float32, models with a method `fold` first put into constants what is ill-conditioned
+        there and does not depend on the structure, in float64.
+
+        Args:
+            dtype: float32 or float64.
+        """
+        dtype, variables = np.dtype(dtype), self.variables
+        fold = getattr(self.model, "fold", None)
+        if dtype == np.float32 and fold is not None:
+            variables = fold(variables)
+        return cast_variables(variables, dtype)
 
     def check_species(self, atomic_numbers: np.ndarray, what: str = "structure") -> None:
         """Refuses elements that the potential does not know.

@@ -14,7 +14,6 @@ from mlip_jax.data.batching import Batch, make_labels
 from mlip_jax.data.collate import collate, exact_bucket, make_graph
 from mlip_jax.data.structure import Structure, StructureLabels
 from mlip_jax.graph import AtomicGraph
-from mlip_jax.inference import cast_variables
 from mlip_jax.interop import weights
 from mlip_jax.models import requirements
 from mlip_jax.models.nequip import NequIP
@@ -77,7 +76,7 @@ def inference(case: dict, settings: dict) -> Program:
     structure = to_structure(case["structures"][0])
     potential = make_potential(settings, structure)
     model, needs = potential.model, requirements(potential.model)
-    variables = cast_variables(potential.variables, np.dtype("float32"))
+    variables = potential.variables_in(np.float32)
     predict = predict_fn(model)
 
     def prepare_graph(block: int) -> AtomicGraph:

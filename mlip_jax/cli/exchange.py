@@ -1,4 +1,4 @@
-"""`import`: published potentials become potentials of ours."""
+"""`import` and `export`: potentials of other programs become ours, and ours theirs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -50,3 +50,29 @@ def import_(
         f"{format_name} potential for {', '.join(elements.symbols(sorted(potential.species)))}: "
         f"{output}"
     )
+
+
+def export(
+    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="snap.")],
+    potential: Annotated[Path, typer.Argument(help="Directory of the potential.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Path of the files, without their suffix.")
+    ],
+) -> None:
+    """Write a potential for another program, and print the commands that it needs there.
+
+    Formats: `snap` (LAMMPS: `.snapcoeff`, `.snapparam`, and the commands, `.snap`), of `snap`
+    models, linear or quadratic, alone or in a sum with `zbl`. Energies include the reference
+    energies of the potential.
+
+    For example
+
+        mlip-jax export snap potentials/cu -o Cu
+    """
+    process.prepare_jax(Precision.float64)
+    from mlip_jax import storage
+    from mlip_jax.interop import weights
+
+    files = weights.write(format_name, storage.load(potential), output)
+    typer.echo(f"{format_name} potential: {', '.join(str(path) for path in files)}\n")
+    typer.echo(files[-1].read_text(encoding="utf-8"), nl=False)

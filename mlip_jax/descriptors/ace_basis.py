@@ -5,6 +5,7 @@ Drautz (2019), eq. 11. Harmonics are real, with component normalisation: Y_00 = 
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +68,7 @@ def projections(
     neighbor: Int[Array, "atoms max_neighbors"],
     elements: int,
     l_max: int,
+    dtype: Any = None,
 ) -> Float[Array, "atoms elements radial components"]:
     """Sums over the neighbours of each element of `g_k Y_lm`.
 
@@ -76,6 +78,7 @@ def projections(
         neighbor: index of the element of each neighbour.
         elements: number of elements.
         l_max: highest degree.
+        dtype: of the sums; `None`: that of the vectors.
     """
     r = safe_norm(vectors)
     units = vectors / jnp.where(r > 0.0, r, 1.0)[..., None]
@@ -84,5 +87,6 @@ def projections(
     if elements > 1:
         kind = jax.nn.one_hot(neighbor, elements, dtype=radial.dtype)
         radial = (kind[..., None] * radial[:, :, None, :]).reshape(*r.shape, -1)
-    sums = jnp.einsum("ijk,ijm->ikm", radial, harmonics)
+    dtype = r.dtype if dtype is None else dtype
+    sums = jnp.einsum("ijk,ijm->ikm", radial.astype(dtype), harmonics.astype(dtype))
     return sums.reshape(len(r), elements, number, -1)

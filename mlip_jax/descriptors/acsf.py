@@ -22,6 +22,8 @@ class SymmetryFunctions(nn.Module):
         species: atomic numbers.
         envelope: cutoff function.
         plateau: share of the cutoff below which the cutoff function is 1.
+        double_sums: sums over neighbours are taken in float64 in programs of float32, too, for
+            networks that magnify the rounding of their inputs.
     """
 
     radial: tuple[Radial, ...]
@@ -29,6 +31,7 @@ class SymmetryFunctions(nn.Module):
     species: tuple[int, ...] | None = None
     envelope: EnvelopeName = "cosine"
     plateau: float = 0.0
+    double_sums: bool = False
 
     @property
     def cutoff(self) -> float:
@@ -43,7 +46,7 @@ class SymmetryFunctions(nn.Module):
     def __call__(self, graph: AtomicGraph) -> Float[Array, "atoms features"]:
         """Symmetry functions of every atom, in the order of the list."""
         envelope = envelopes.named(self.envelope, self.plateau)
-        return evaluate(graph, self.radial, self.angular, self.species, envelope)
+        return evaluate(graph, self.radial, self.angular, self.species, envelope, self.double_sums)
 
 
 class ACSF(nn.Module):

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+_EINSUM = functools.partial(jnp.einsum, precision="highest")
+
 AngularShapes = tuple[tuple[float, float], ...]
 """(λ, ζ) of each angular function."""
 
@@ -137,6 +139,7 @@ def from_pairs(
     third: Callable[[Array], Array] | None,
     elements: Float[Array, "atoms neighbors elements"],
     shapes: AngularShapes,
+    einsum: Callable[..., Array] = _EINSUM,
 ) -> Float[Array, "atoms pairs weights shapes"]:
     """Narrow functions, and wide ones of any ζ ≥ 1, from all pairs of neighbours.
 
@@ -150,6 +153,7 @@ def from_pairs(
         third: `r_jk [atoms, *] -> w_a(r_jk) [atoms, weights, *]`; `None` for wide functions.
         elements: as in `wide_from_moments`.
         shapes: (λ, ζ).
+        einsum: how products are summed.
     """
     here, there = _meetings(jnp.swapaxes(vectors, 1, 2))
     near, far = _meetings(distances)
@@ -172,10 +176,7 @@ def from_pairs(
         for e, f in element_pairs(number)
     ]
     return jnp.stack(
-        [
-            jnp.einsum("iadj,izdj->iaz", products * c[:, None], functions, precision="highest")
-            for c in chosen
-        ],
+        [einsum("iadj,izdj->iaz", products * c[:, None], functions) for c in chosen],
         axis=1,
     )
 

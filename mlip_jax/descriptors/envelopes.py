@@ -13,9 +13,10 @@ Envelope = Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]
 def cosine(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`(cos(πx) + 1) / 2` of x = r / cutoff, C1 at x = 1; Behler & Parrinello (2007), eq. 4.
 
-    Written as a square, which does not cancel near the cutoff.
+    Written as a square of what vanishes at the cutoff: neither a difference, nor the rounding of π,
+    is large compared to it there.
     """
-    return jnp.where(x < 1.0, jnp.cos(0.5 * jnp.pi * x) ** 2, 0.0)
+    return jnp.where(x < 1.0, jnp.sin(0.5 * jnp.pi * (1.0 - x)) ** 2, 0.0)
 
 
 def tanh_cubed(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -10,6 +10,8 @@ Z_j Z_k in G4 and G5; Gastegger et al., J. Chem. Phys. 148, 241709 (2018), secti
 """
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -23,9 +25,10 @@ from mlip_jax.descriptors import angles
 from mlip_jax.descriptors.envelopes import Envelope
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, edge_vectors, map_atom_blocks, prefix_length, safe_norm
+from mlip_jax.nn import double
 
-Weight = tuple[float, float, float]
-"""The radial part (η, r_s, cutoff) of a function."""
+Weight = tuple[float, float, float, float]
+"""The radial part (η, r_s, cutoff, distance where its Gaussian is 1) of a function."""
 
 _MAX_DEGREE = 12
 """Above this ζ the (ζ + 1)² moments cost more, and round worse, than forming the pairs."""
@@ -41,6 +44,8 @@ class Radial:
         cutoff: Å.
         neighbor: Z of the neighbours that count; `None` stands for one function per element.
         weighted: all neighbours count, with their Z as factor: one function whatever the elements.
+        r_unit: Å, where the Gaussian is 1: w has the factor `exp(η (r_unit - r_s)²)`, without
+            which a narrow one vanishes in float32; `None`: `r_shift`, no factor.
     """
 
     eta: float
@@ -48,6 +53,7 @@ class Radial:
     cutoff: float
     neighbor: int | None = None
     weighted: bool = False
+    r_unit: float | None = None
 
     def __post_init__(self):
         _check_weighted(self.weighted, self.neighbor)
@@ -67,6 +73,7 @@ class Angular:
         narrow: G4 instead of G5.
         neighbors: Z of the two neighbours; `None` stands for one function per pair of elements.
         weighted: all neighbours count, with the product of their Z as factor.
+        r_unit: Å, of every w, see `Radial`.
     """
 
     eta: float
@@ -77,6 +84,7 @@ class Angular:
     narrow: bool = False
     neighbors: tuple[int, int] | None = None
     weighted: bool = False
+    r_unit: float | None = None
 
     def __post_init__(self):
         _check_weighted(self.weighted, self.neighbors)
@@ -88,13 +96,15 @@ def evaluate(
     angular: tuple[Angular, ...],
     species: tuple[int, ...] | None,
     envelope: Envelope,
+    double_sums: bool = False,
 ) -> Float[Array, "atoms features"]:
     """Symmetry functions of every atom, in blocks of atoms where the graph asks for it.
 
     Features are ordered as listed, radial before angular; a function that names no neighbour
     elements gives one feature for each element (or pair e ≤ f) in the order of `species`, a
     weighted one a single feature. Wide functions of integer ζ come from moments; the others form
-    the pairs of neighbours, on the prefix of the rows that their cutoff needs.
+    the pairs of neighbours, on the prefix of the rows that their cutoff needs. With `double_sums`,
+    sums that are not moments are taken in float64.
 
     Raises:
         UserError: where `species` was not given.
@@ -105,7 +115,8 @@ def evaluate(
             "Give species, or let training take them from the data."
         )
     parts = [functions for functions in (radial, angular) if functions]
-    features = [_features_fn(functions, graph, species, envelope) for functions in parts]
+    einsum = double.einsum if double_sums else functools.partial(jnp.einsum, precision="highest")
+    features = [_features_fn(functions, graph, species, envelope, einsum) for functions in parts]
 
     def block(vectors: Array, neighbor: Array) -> Array:
         elements = jax.nn.one_hot(neighbor, len(species), dtype=vectors.dtype)
@@ -121,17 +132,23 @@ def radial_weights(
     envelope: Envelope,
     axis: int = -1,
 ) -> Float[Array, "..."]:
-    """`exp(-η (r - r_s)²) f(r)` of distances r [Å] for each (η, r_s, cutoff), along a new axis."""
+    """`exp(η ((r_u - r_s)² - (r - r_s)²)) f(r)` of distances r [Å], along a new axis."""
     r = jnp.expand_dims(distances, axis)
     shape = [1] * r.ndim
     shape[axis] = len(weights)
-    eta, shift, cutoff = (
+    eta, shift, cutoff, unit = (
         jnp.asarray(np.array(column).reshape(shape), r.dtype)
         for column in zip(*weights, strict=True)
     )
+    if all(w[1] == w[3] for w in weights):
+        exponent = -eta * (r - shift) ** 2
+    else:
+        # Where atoms are much closer than they should be, three factors have to remain finite.
+        most = 0.25 * math.log(float(jnp.finfo(r.dtype).max))
+        exponent = jnp.minimum(eta * (unit - r) * (r + unit - 2.0 * shift), most)
     if len({w[2] for w in weights}) == 1:
-        return jnp.exp(-eta * (r - shift) ** 2) * envelope(r / weights[0][2])
-    return jnp.exp(-eta * (r - shift) ** 2) * envelope(r / cutoff)
+        return jnp.exp(exponent) * envelope(r / weights[0][2])
+    return jnp.exp(exponent) * envelope(r / cutoff)
 
 
 Form = Literal["radial", "moments", "wide", "narrow"]
@@ -187,7 +204,9 @@ def _keys(f: Radial | Angular, species: tuple[int, ...]) -> list[_Key]:
     elif f.neighbor is not None:
         named = (f.neighbor,)
     counted = _counted(form, f.weighted, species) if named is None else [named]
-    return [_Key(form, f.weighted, (f.eta, f.r_shift, f.cutoff), shape, n) for n in counted]
+    unit = f.r_shift if f.r_unit is None else f.r_unit
+    weight = (f.eta, f.r_shift, f.cutoff, unit)
+    return [_Key(form, f.weighted, weight, shape, n) for n in counted]
 
 
 def _groups(keys: list[_Key]) -> list[_Group]:
@@ -210,6 +229,7 @@ def _features_fn(
     graph: AtomicGraph,
     species: tuple[int, ...],
     envelope: Envelope,
+    einsum: Callable[..., Array],
 ) -> Callable[[Array, Array], Array]:
     """`(vectors, elements) -> [atoms, features]` of functions, in their order."""
     keys = [key for f in functions for key in _keys(f, species)]
@@ -225,18 +245,24 @@ def _features_fn(
             counts = elements[:, :k]
             if group.weighted:
                 counts = jnp.matmul(counts, charges, precision="highest")
-            tables.append(_table(group, vectors[:, :k], counts, envelope))
+            tables.append(_table(group, vectors[:, :k], counts, envelope, einsum))
         return _select(jnp.concatenate(tables, axis=1), columns)
 
     return features
 
 
-def _table(group: _Group, vectors: Array, counts: Array, envelope: Envelope) -> Array:
+def _table(
+    group: _Group,
+    vectors: Array,
+    counts: Array,
+    envelope: Envelope,
+    einsum: Callable[..., Array],
+) -> Array:
     """All features of a group, `[atoms, features]`, in the order of its keys."""
     r = safe_norm(vectors)
     if group.form == "radial":
         weights = radial_weights(r, group.weights, envelope)
-        table = jnp.einsum("ijw,ije->iwe", weights, counts, precision="highest")
+        table = einsum("ijw,ije->iwe", weights, counts)
         return table.reshape((table.shape[0], -1))
     positive = jnp.where(r > 0.0, r, 1.0)
     if group.form == "moments":
@@ -249,7 +275,7 @@ def _table(group: _Group, vectors: Array, counts: Array, envelope: Envelope) -> 
         return radial_weights(distances, group.weights, envelope, axis=1)
 
     third = weigh if group.form == "narrow" else None
-    table = angles.from_pairs(vectors, positive, weigh(r), third, counts, group.shapes)
+    table = angles.from_pairs(vectors, positive, weigh(r), third, counts, group.shapes, einsum)
     return table.reshape((table.shape[0], -1))
 
 

@@ -12,7 +12,6 @@ from mlip_jax.inference.errors import (
 )
 from mlip_jax.inference.prediction import (
     StructurePrediction,
-    cast_variables,
     predict,
     require_precision,
 )
@@ -24,7 +23,6 @@ __all__ = [
     "Comparison",
     "StructurePrediction",
     "Uncertainty",
-    "cast_variables",
     "compare",
     "evaluate",
     "predict",

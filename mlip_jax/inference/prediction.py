@@ -21,7 +21,7 @@ from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.planning import BatchConfig, row_classes
 from mlip_jax.data.shapes import SLOTS_PER_COMPILATION, atom_ladder, row_ladder
 from mlip_jax.data.structure import Structure
-from mlip_jax.potential import Potential, Prediction, Variables, predict_fn
+from mlip_jax.potential import Potential, Prediction, predict_fn
 
 _WINDOW = 512
 _BATCH_ATOMS = {"cpu": 256}
@@ -94,7 +94,7 @@ def predict(
     dtype = require_precision(precision)
     limit = batch_atoms or _BATCH_ATOMS.get(jax.default_backend(), 4096)
     needs = models.requirements(potential.model)
-    variables = jax.device_put(cast_variables(potential.variables, dtype))
+    variables = jax.device_put(potential.variables_in(dtype))
     program = _program(potential.model)
     results: list[Any] = [None] * len(structures)
     done = 0
@@ -131,16 +131,6 @@ def _program(model: nn.Module) -> Any:
 def _references(potential: Potential, structure: Structure) -> np.ndarray:
     """Reference energy [eV] of each atom."""
     return potential.reference_energy(structure.atomic_numbers, structure.name or "structure")
-
-
-def cast_variables(variables: Variables, dtype: np.dtype) -> Any:
-    """Variables on the host with their floating-point arrays in another precision."""
-    return jax.tree.map(functools.partial(_cast, dtype), dict(variables))
-
-
-def _cast(dtype: np.dtype, leaf: Any) -> np.ndarray:
-    leaf = np.asarray(leaf)
-    return leaf.astype(dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf
 
 
 def _pack(lists: NeighborLists, limit: int) -> Iterator[tuple[list[int], Bucket]]:

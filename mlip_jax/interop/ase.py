@@ -67,7 +67,7 @@ class MLIPCalculator(Calculator):
         self._dtype = require_precision(precision)
         self._needs = models.requirements(potential.model)
         self._skin, self._block = skin, block
-        self._variables = jax.tree.map(self._cast, potential.variables)
+        self._variables = potential.variables_in(self._dtype)
         self._predict = jax.jit(predict_fn(potential.model))
         self._reference: tuple[Structure, HostNeighbors] | None = None
         self._bucket: Bucket | None = None
@@ -156,10 +156,6 @@ class MLIPCalculator(Calculator):
             if values is not None:
                 results[name] = np.asarray(values[:atoms], np.float64)
         return results
-
-    def _cast(self, leaf: Any) -> Any:
-        array = np.asarray(leaf)
-        return array.astype(self._dtype) if np.issubdtype(array.dtype, np.floating) else array
 
 
 def _to_structure(atoms: Any) -> Structure:

@@ -80,14 +80,17 @@ class Local(nn.Module):
         raw = self.descriptor(graph)
         number = raw.shape[0]
         graded = self.has_variable("constants", "active")
-        if self.isolated_zero or graded:
+        folded = self.get_variable("constants", "isolated")
+        if (self.isolated_zero and folded is None) or graded:
             alone = self.isolated(species, raw.dtype)
             raw = jnp.concatenate([raw, alone])
             element = jnp.concatenate([element, jnp.arange(len(species), dtype=element.dtype)])
         features = self._scaled(raw, element, len(species))
         energies = self.regressor(features, element, len(species))
         own = element[:number]
-        if self.isolated_zero:
+        if folded is not None:
+            energies = energies[:number] - jnp.asarray(folded, raw.dtype)[own]
+        elif self.isolated_zero:
             energies = energies[:number] - energies[number:][own]
         grades = None
         if graded:
@@ -97,6 +100,22 @@ class Local(nn.Module):
         return AtomOutputs(
             energies=(scale * energies)[:number], features=features[:number], grades=grades
         )
+
+    def fold(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Variables for a program of float32, made from those in float64.
+
+        A regressor with a method `fold`, such as a Gaussian process, moves what is ill-conditioned
+        into constants; its outputs then are differences to isolated atoms.
+        """
+        fold = getattr(self.regressor, "fold", None)
+        known = getattr(self.descriptor, "isolated_features", None)
+        if fold is None or known is None or self.scaling != "none":
+            return dict(variables)
+        constants = dict(variables["constants"])
+        own = {kind: values["regressor"] for kind, values in variables.items()}
+        constants["regressor"], alone = fold(own, known())
+        constants["isolated"] = np.zeros_like(alone) if self.isolated_zero else -alone
+        return {**variables, "constants": constants}
 
     def _grades(self, features: Array, element: Array) -> Array:
         """Largest coefficient of an atom's features in terms of those of the active set.

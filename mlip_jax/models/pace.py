@@ -8,8 +8,11 @@ neighbours of element z, `R_nl = Σ_k c_nlk g_k`, densities are linear in its in
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -27,7 +30,7 @@ from mlip_jax.descriptors.ace_functions import (
 from mlip_jax.descriptors.ace_radial import Bond, smooth_step
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, map_atom_blocks, safe_norm
-from mlip_jax.nn import finnis_sinclair
+from mlip_jax.nn import double, finnis_sinclair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,8 @@ class PACE(nn.Module):
             one.
         spline: width [Å] of the bins of tables that stand for the radial functions, as in LAMMPS;
             `None`: they are analytic.
+        double_sums: predictions in float32 have the atomic basis, products and densities in float64
+            all the same, for coefficients with which terms cancel; see `fold`.
     """
 
     species: tuple[int, ...] | None = None
@@ -79,6 +84,7 @@ class PACE(nn.Module):
     embeddings: tuple[Embedding, ...] = (Embedding(),)
     energy_scale: float | None = None
     spline: float | None = None
+    double_sums: bool = False
 
     @property
     def cutoff(self) -> float:
@@ -97,23 +103,42 @@ class PACE(nn.Module):
         species = self._checked_species()
         element = species_index(graph.atomic_numbers, species)
         vectors = edge_vectors(graph)
-        radial, linear, tables = self._parameters(vectors.dtype)
+        folded = self.has_variable("constants", "low")
+        with double.allowed(folded):
+            dtype = jnp.dtype(jnp.float64) if folded else vectors.dtype
+            radial, linear, tables = self._parameters(dtype)
 
-        def block(vectors: Array, neighbor: Array, own: Array) -> Array:
-            return self._energies(vectors, neighbor, own, radial, linear, tables)
+            def block(vectors: Array, neighbor: Array, own: Array) -> Array:
+                return self._energies(vectors, neighbor, own, radial, linear, tables)
 
-        energies = map_atom_blocks(block, graph, vectors, element[graph.neighbors], element)
+            energies = map_atom_blocks(block, graph, vectors, element[graph.neighbors], element)
         return AtomOutputs(energies=energies)
+
+    def fold(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Variables for a program of float32, made from those in float64.
+
+        With `double_sums` the constants get what float32 leaves of the coefficients.
+        """
+        if not self.double_sums:
+            return dict(variables)
+        low = jax.tree.map(double.low_part, dict(variables["params"]))
+        return {**variables, "constants": {**variables.get("constants", {}), "low": low}}
 
     def _parameters(self, dtype: jnp.dtype) -> tuple[Array, Array, list[Array]]:
         """Radial coefficients, coefficients of order 1, and those of products of each order."""
         selection = self.selection
         elements, number = selection.elements, len(self.embeddings[0].exponents)
         shape = (elements, elements, selection.num_radial, selection.highest + 1, self.num_basis)
-        radial = self.param("radial", _unit_matrices, shape).astype(dtype)
+        low = self.get_variable("constants", "low", {})
+
+        def given(name: str, make: Callable[..., Array], *arguments: Any) -> Array:
+            values = self.param(name, make, *arguments).astype(dtype)
+            return values + low[name].astype(dtype) if name in low else values
+
+        radial = given("radial", _unit_matrices, shape)
         normal = nn.initializers.normal(1.0 / sum(sizes(selection)) ** 0.5)
         coefficients = [
-            self.param(f"order_{order}", normal, (size, elements, number)).astype(dtype)
+            given(f"order_{order}", normal, (size, elements, number))
             for order, size in enumerate(sizes(selection), 1)
         ]
         tables = [
@@ -135,7 +160,9 @@ class PACE(nn.Module):
         r = safe_norm(vectors)
         around = Neighborhood(self.bonds, selection.elements, self.spline)
         basic = around.radial(r, own, neighbor, self.num_basis)
-        sums = projections(vectors, basic, neighbor, selection.elements, selection.highest)
+        sums = projections(
+            vectors, basic, neighbor, selection.elements, selection.highest, radial.dtype
+        )
         first = sums[:, :, : self.n_max[0], 0].reshape(len(r), -1)
         densities = jnp.einsum("if,fep->epi", first, linear)
         basis = _atomic_basis(sums, radial, own, selection.highest)
@@ -143,7 +170,7 @@ class PACE(nn.Module):
             terms = products(basis, order)
             densities = densities + jnp.einsum("kep,ki->epi", table, terms)
         core = jnp.sum(around.core(r, own, neighbor), axis=1)
-        return self._embedded(densities, core, own)
+        return self._embedded(densities.astype(r.dtype), core, own)
 
     def _embedded(self, densities: Array, core: Array, own: Array) -> Float[Array, " atoms"]:
         """Energies [eV] of densities `[elements, densities, atoms]` of every element."""

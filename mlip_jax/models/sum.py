@@ -55,6 +55,11 @@ class Sum(nn.Module):
         read = (name for term in self.terms for name in getattr(term, "inputs", ()))
         return tuple(dict.fromkeys(read))
 
+    @property
+    def double_sums(self) -> bool:
+        """Whether a term takes sums in float64 in a program of float32."""
+        return any(getattr(term, "double_sums", False) for term in self.terms)
+
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
         """Atom energies [eV]."""
         if not self.terms:
@@ -73,6 +78,18 @@ class Sum(nn.Module):
             calibrated = self.terms[i].calibrate(own, passed)  # pyright: ignore
             for collection, values in calibrated.items():
                 result[collection][name] = values
+        return result
+
+    def fold(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Variables for a program of float32, made from those in float64: those of every term."""
+        result = {collection: dict(values) for collection, values in variables.items()}
+        for i, term in enumerate(self.terms):
+            name, fold = f"terms_{i}", getattr(term, "fold", None)
+            if fold is None:
+                continue
+            own = {c: values[name] for c, values in variables.items() if name in values}
+            for collection, values in fold(own).items():
+                result.setdefault(collection, {})[name] = values
         return result
 
 

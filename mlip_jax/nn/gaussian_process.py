@@ -8,6 +8,7 @@ the subset-of-regressors approximation (Quiñonero-Candela & Rasmussen, J. Mach.
 2005, section 5), its penalty the variance of the noise over that of the energies.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,12 +23,17 @@ from mlip_jax.config import UserError
 from mlip_jax.nn import sparse_points
 from mlip_jax.nn.sparse_points import Selection
 
+_CENTRES = 30
+"""Sparse points about which a folded process is expanded."""
+
 
 class GaussianProcess(nn.Module):
     """`Σ_k β_k Σ_s W_sk (x · x_s)^ζ`, with coefficients β and sparse points x_s of the element.
 
     The collection `constants` holds `points`, `[elements, num_sparse, features]`, and `whitening`,
     `W = L⁻ᵀ`, `[elements, num_sparse, num_sparse]`; `calibrate` makes them from features of data.
+    The weights `α = W β` are large and cancel; `fold` adds constants with which they do so in
+    float64, before a program of float32 starts.
 
     Attributes:
         num_sparse: sparse points of each element.
@@ -62,6 +68,8 @@ class GaussianProcess(nn.Module):
         whitening = self.variable("constants", "whitening", _identities, shape).value
         normal = nn.initializers.normal(1.0 / self.num_sparse**0.5)
         coefficients = self.param("coefficients", normal, shape[:2])
+        if self.has_variable("constants", "centres"):
+            return self._about_centres(features, element, points)
         kernel = jnp.einsum("id,esd->eis", features, points.astype(features.dtype)) ** self.zeta
         weights = jnp.einsum("esk,ek->es", whitening, coefficients.astype(whitening.dtype))
         energies = jnp.einsum("eis,es->ei", kernel, weights.astype(features.dtype))
@@ -69,6 +77,62 @@ class GaussianProcess(nn.Module):
             return energies[0]
         picked = jax.nn.one_hot(element, elements, dtype=features.dtype)
         return jnp.einsum("ei,ie->i", energies, picked)
+
+    def fold(
+        self, variables: Mapping[str, Any], alone: Float[np.ndarray, "elements features"]
+    ) -> tuple[dict[str, Any], Float[np.ndarray, " elements"]]:
+        """Constants with which a program of float32 gives outputs minus those of isolated atoms.
+
+        Value and slope of the output at some centres c are sums in float64. What is left to a
+        program, with the nearest centre of each atom, is of second order in x - c,
+        `Σ_s α_s [(x · x_s)^ζ - (c · x_s)^ζ - ζ (c · x_s)^(ζ-1) (x - c) · x_s]`, and written
+        without a difference of large terms.
+
+        Args:
+            variables: of the module, in float64.
+            alone: features of isolated atoms.
+
+        Returns:
+            The constants, and the outputs for isolated atoms.
+        """
+        constants = {name: np.asarray(x, np.float64) for name, x in variables["constants"].items()}
+        points = constants["points"]
+        beta = np.asarray(variables["params"]["coefficients"], np.float64)
+        weights = np.einsum("esk,ek->es", constants["whitening"], beta)
+        centres = np.stack([_centres(own, x) for own, x in zip(points, alone, strict=True)])
+        overlap = np.einsum("ecd,esd->ecs", centres, points)
+        values = np.einsum("es,ecs->ec", weights, overlap**self.zeta)
+        slopes = weights[:, None] * self.zeta * overlap ** (self.zeta - 1)
+        folded = {
+            "centres": centres,
+            "overlaps": overlap,
+            "values": values - values[:, :1],
+            "slopes": np.einsum("ecs,esd->ecd", slopes, points),
+            "weights": weights,
+        }
+        return constants | folded, values[:, 0]
+
+    def _about_centres(self, features: Array, element: Array, points: Array) -> Array:
+        """Outputs minus those of isolated atoms, see `fold`."""
+        dtype = features.dtype
+        centres, overlaps, values, slopes, weights = (
+            self.get_variable("constants", name).astype(dtype)
+            for name in ("centres", "overlaps", "values", "slopes", "weights")
+        )
+        lengths = 0.5 * jnp.sum(centres * centres, axis=-1)
+        fixed = jax.lax.stop_gradient(features)
+        closeness = jnp.einsum("id,ecd->iec", fixed, centres) - lengths[None]
+        own = jnp.take_along_axis(closeness, element[:, None, None], axis=1)[:, 0]
+        nearest = element, jnp.argmax(own, axis=1)
+        away = features - centres[nearest]
+        rise = jnp.einsum("id,esd->ise", away, points.astype(dtype))
+        picked = jax.nn.one_hot(element, len(points), dtype=dtype)
+        rise = rise[:, :, 0] if len(points) == 1 else jnp.einsum("ise,ie->is", rise, picked)
+        start, sums = overlaps[nearest], jnp.zeros_like(rise)
+        for power in range(self.zeta, 1, -1):
+            sums = sums * rise + math.comb(self.zeta, power) * start ** (self.zeta - power)
+        second = jnp.sum(rise * rise * sums * weights[element], axis=1)
+        return second + jnp.sum(away * slopes[nearest], axis=1) + values[nearest]
 
     def calibrate(
         self, constants: Mapping[str, Any], features: Sequence[np.ndarray]
@@ -96,6 +160,17 @@ class GaussianProcess(nn.Module):
     ) -> Float[np.ndarray, "points points"]:
         """`L⁻ᵀ` of the matrix of the kernel between points."""
         return whitening((points @ points.T) ** self.zeta, self.jitter)
+
+
+def _centres(
+    points: Float[np.ndarray, "points features"], alone: Float[np.ndarray, " features"]
+) -> Float[np.ndarray, "centres features"]:
+    """An isolated atom, the mean of the points, and points far from each other."""
+    used = points[np.any(points != 0.0, axis=1)]
+    mean = used.mean(axis=0) if len(used) else alone
+    far = sparse_points.select(used, _CENTRES, "farthest") if len(used) else used
+    missing = np.broadcast_to(alone, (_CENTRES - len(far), len(alone)))
+    return np.concatenate([alone[None], mean[None], far, missing])
 
 
 def whitening(

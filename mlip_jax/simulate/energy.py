@@ -9,6 +9,7 @@ import numpy as np
 from jax_md import space
 from jaxtyping import Array, Bool, Float
 
+from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
 from mlip_jax.graph import AtomOutputs, pytree, static_field
 from mlip_jax.neighbors import active, device
@@ -76,8 +77,15 @@ def jax_md_energy(
         precision: `float32` or `float64`.
 
     Raises:
-        UserError: for an unknown element or an impossible structure.
+        UserError: for an unknown element or an impossible structure, or a potential whose sums are
+            in float64 while x64 is off.
     """
+    wide = getattr(potential.model, "double_sums", False)
+    if wide and not jax.config.read("jax_enable_x64"):
+        raise UserError(
+            "jax-md: the sums of this potential need float64, and jax-md differentiates them while "
+            'x64 is off. Call jax.config.update("jax_enable_x64", True) first.'
+        )
     system = prepare(potential, structure, precision, skin)
     rows = jnp.asarray(structure.cell, system.dtype)
 

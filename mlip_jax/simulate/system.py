@@ -13,7 +13,7 @@ from mlip_jax.config import UserError
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure, StructureLabels, require_inputs
 from mlip_jax.graph import AtomicGraph
-from mlip_jax.inference import cast_variables, require_precision
+from mlip_jax.inference import require_precision
 from mlip_jax.neighbors import device
 from mlip_jax.neighbors.device import Capacity, DeviceNeighbors
 from mlip_jax.neighbors.host import wrap
@@ -115,7 +115,7 @@ def prepare(
         structure=dataclasses.replace(structure, labels=StructureLabels()),
         model=potential.model,
         predict=predict_fn(potential.model),
-        variables=cast_variables(potential.variables, dtype),
+        variables=potential.variables_in(dtype),
         template=jax.tree.map(jnp.asarray, template),
         neighbors=neighbors,
         images=images.astype(np.int32),

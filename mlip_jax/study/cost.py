@@ -101,7 +101,7 @@ def measure(potential: Potential, structure: Structure, settings: CostConfig) ->
         block=settings.block,
         reciprocal_cutoff=needs.reciprocal_cutoff,
     )
-    variables = jax.device_put(inference.cast_variables(potential.variables, dtype))
+    variables = jax.device_put(potential.variables_in(dtype))
     graph = jax.device_put(graph)
     program = jax.jit(predict_fn(potential.model))
     first = _seconds(program, variables, graph)

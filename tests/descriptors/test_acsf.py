@@ -234,3 +234,21 @@ def test_missing_species_are_explained():
     graph = _graph(_structure(), CUTOFF)
     with pytest.raises(ValueError, match="expected the atomic numbers"):
         ACSF(cutoff=CUTOFF).apply({}, graph)
+
+
+def test_a_unit_of_a_gaussian_is_a_factor_of_every_weight():
+    plain = SymmetryFunctions(
+        (Radial(1.5, 0.5, 4.0),), (Angular(0.8, 0.0, 1.0, 2.0, 4.0, narrow=True),), (14,)
+    )
+    scaled = plain.clone(
+        radial=(Radial(1.5, 0.5, 4.0, r_unit=2.0),),
+        angular=(Angular(0.8, 0.0, 1.0, 2.0, 4.0, narrow=True, r_unit=2.0),),
+    )
+    rng = np.random.default_rng(0)
+    positions = 2.0 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]])
+    positions = positions + 0.1 * rng.normal(size=(4, 3))
+    structure = Structure(np.full(4, 14), positions, np.zeros((3, 3)), np.zeros(3, bool))
+    graph = make_graph(structure, 4.0, dtype=np.float64)
+    values = [np.asarray(jax.jit(d.apply)({}, graph)) for d in (plain, scaled)]
+    factors = np.exp([1.5 * 1.5**2, 3 * 0.8 * 2.0**2])
+    np.testing.assert_allclose(values[1], values[0] * factors, rtol=1e-12)

@@ -5,6 +5,7 @@ numbers of the reference program in float64.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,15 +14,39 @@ import numpy as np
 from mlip_jax.data.collate import Bucket, make_graph
 from mlip_jax.data.structure import Structure
 from mlip_jax.graph import AtomicGraph
+from mlip_jax.interop import weights
+from mlip_jax.potential import Potential
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("MLIP_JAX_SHARED", ROOT / "../shared"))
+IN_EV = ("Cu2S_PBE",)
+"""Potentials of n2p2 in Å and eV; the others are in bohr and hartree."""
 REASON = f"no reference values in {SHARED / 'reference'}"
+
+
+ENERGY, FORCE = 1e-4, 1e-3
+"""Largest errors in float32 [eV/atom, eV/Å] of every published potential, see README.md."""
 
 
 def potentials(family: str) -> list[Path]:
     """Folders of the potentials of a family; none where there are no reference values."""
     return sorted(path for path in (SHARED / "reference" / family).glob("*") if path.is_dir())
+
+
+def read(path: Path) -> Potential:
+    """The potential in a folder, with what its files do not say."""
+    family = path.parent.name
+    match family:
+        case "mtp":
+            found = re.search(r"Species [\d.]+ = ([\w, ]+)", (path / "README.md").read_text())
+            assert found
+            return weights.read("mtp", [path / "potential.mtp"], species=found[1].split(", "))
+        case "hdnnp":
+            files = [path / "input.nn", path / "scaling.data", *sorted(path.glob("weights.*.data"))]
+            units = {"length": "angstrom", "energy": "eV"} if path.name in IN_EV else {}
+            return weights.read("n2p2", files, **units)
+    pattern = {"ace": "*.yace", "gap": "*.xml", "snap": "*.snap*"}[family]
+    return weights.read(family, sorted(path.glob(pattern)))
 
 
 def structures(path: Path) -> list[Structure]:

@@ -108,10 +108,6 @@ def test_damaged_files_of_sparse_points_are_named(tmp_path):
         weights.read("gap", [tmp_path / "x.1"])
 
 
-SINGLE = {"energy": 2e-3, "forces": 2e-3}
-"""float32: eV/atom and eV/Å. Coefficients reach 2e4 eV and kernels are 1 to a rounding of 1e-7."""
-
-
 @pytest.mark.reference
 @pytest.mark.skipif(not POTENTIALS, reason=f"no reference values in {published.SHARED}")
 @pytest.mark.parametrize("path", POTENTIALS, ids=lambda path: path.name)
@@ -127,7 +123,6 @@ def test_published_files_give_the_numbers_of_quip(path):
     bucket = Bucket(1, -(-atoms // 8) * 8, max(g.max_neighbors for g in graphs))
     describe = jax.jit(lambda graph: soap.apply({}, graph))
     predict = jax.jit(predict_fn(potential.model))
-    single = jax.tree.map(lambda x: np.asarray(x, np.float32), potential.variables)
     for structure, values in zip(structures, expected, strict=True):
         graph = make_graph(structure, potential.model.cutoff, dtype=np.float64, bucket=bucket)
         check_descriptors(describe(graph), values)
@@ -141,10 +136,6 @@ def test_published_files_give_the_numbers_of_quip(path):
         np.testing.assert_allclose(found.forces[:n], values["forces"], rtol=0, atol=scale)
         if "stress" in values:
             np.testing.assert_allclose(found.stress[0], values["stress"], rtol=0, atol=scale)
-        graph = make_graph(structure, potential.model.cutoff, dtype=np.float32, bucket=bucket)
-        low = predict(single, graph)
-        assert abs(float(low.energy[0] - found.energy[0])) < n * SINGLE["energy"]
-        assert np.abs(low.forces - found.forces).max() < SINGLE["forces"]
 
 
 def check_descriptors(features, values) -> None:

@@ -1,5 +1,7 @@
 """Files of n2p2: what is read, what is refused, and the numbers of n2p2."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -16,17 +18,6 @@ from tests.interop import published
 
 POTENTIALS = published.potentials("hdnnp")
 SHORT_RANGE = [path for path in POTENTIALS if not path.name.endswith("_4G")]
-IN_EV = ("Cu2S_PBE",)
-"""Potentials in Å and eV; the others are in bohr and hartree."""
-
-SINGLE_PRECISION = {"Ge_mlearn": (6e-4, 0.2), "Mo_mlearn": (2e-4, 1e-3)}
-"""Errors in float32 of energies [eV/atom] and forces [eV/Å]; (1e-4, 1e-3) where not listed.
-
-Germanium has functions that vary over 1e-54 and 1e-134 in its data: in float32 they are zero, and
-in one cluster of the reference they are not negligible. Molybdenum's compressed cell loses 1.4e-4
-to the rounding of positions and sums.
-"""
-
 INPUT = """# a comment
 elements O H            ! not in the order of atomic numbers
 cutoff_type 6 0.25
@@ -175,7 +166,7 @@ def test_files_that_lack_are_named(tmp_path):
 @pytest.mark.parametrize("path", SHORT_RANGE, ids=lambda path: path.name)
 def test_published_files_give_the_numbers_of_n2p2(path):
     potential, structures, graphs = load(path, np.float64)
-    energy_unit = 1.0 if path.name in IN_EV else ENERGIES["hartree"]
+    energy_unit = 1.0 if path.name in published.IN_EV else ENERGIES["hartree"]
     columns, offsets = columns_of(path, potential), offsets_of(path, energy_unit)
     networks = {z: e - offsets[z] for z, e in potential.reference_energies.items()}
     predict = jax.jit(predict_fn(potential.model))
@@ -198,22 +189,6 @@ def test_published_files_give_the_numbers_of_n2p2(path):
             np.testing.assert_allclose(features[atom, columns[z]], expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.reference
-@pytest.mark.skipif(not POTENTIALS, reason=f"no reference values in {published.SHARED}")
-@pytest.mark.parametrize("path", SHORT_RANGE, ids=lambda path: path.name)
-def test_single_precision_is_close(path):
-    potential, structures, graphs = load(path, np.float32)
-    per_atom, force = SINGLE_PRECISION.get(path.name, (1e-4, 1e-3))
-    predict = jax.jit(predict_fn(potential.model))
-    for structure, graph, found in zip(structures, graphs, published.expected(path), strict=True):
-        prediction = predict(potential.variables, graph)
-        number, species = structure.num_atoms, structure.atomic_numbers.tolist()
-        energy = prediction.energy[0] + sum(potential.reference_energies[z] for z in species)
-        error = abs(float(energy) - found["energy"]) / number
-        assert error < per_atom
-        np.testing.assert_allclose(prediction.forces[:number], found["forces"], rtol=0, atol=force)
-
-
 def files_of(path):
     """The files of a potential that a user passes."""
     return [path / "input.nn", path / "scaling.data", *sorted(path.glob("weights.*.data"))]
@@ -221,7 +196,7 @@ def files_of(path):
 
 def load(path, dtype):
     """The potential, and the structures with graphs of one padded shape."""
-    units = {"length": "angstrom", "energy": "eV"} if path.name in IN_EV else {}
+    units = {"length": "angstrom", "energy": "eV"} if path.name in published.IN_EV else {}
     potential = weights.read("n2p2", files_of(path), **units)
     structures, cutoff = published.structures(path), potential.model.cutoff
     exact = [make_graph(structure, cutoff) for structure in structures]
@@ -232,9 +207,10 @@ def load(path, dtype):
 
 def columns_of(path, potential):
     """Columns of the features that each element has, in n2p2's order."""
-    length = 1.0 if path.name in IN_EV else LENGTHS["bohr"]
+    length = 1.0 if path.name in published.IN_EV else LENGTHS["bohr"]
     descriptor = potential.model.descriptor
-    listed = [*descriptor.radial, *descriptor.angular]
+    functions = [*descriptor.radial, *descriptor.angular]
+    listed = [dataclasses.replace(function, r_unit=None) for function in functions]
     settings = read_settings(path / "input.nn")
     return {
         z: [listed.index(f.converted(length)) for f in settings.functions[z]]

@@ -108,3 +108,28 @@ def test_what_cannot_be_factorised_is_named():
     start = jax.jit(lambda x, e: module.init(jax.random.key(0), x, e, 2))
     with pytest.raises(UserError, match="zeta"):
         start(np.ones((5, 3)), ELEMENT)
+
+
+def test_folded_constants_give_differences_to_isolated_atoms(process, features):
+    module, variables = process
+    alone = features[-2:]
+    constants, outputs = module.fold(variables, alone)
+    whole = evaluate(module, variables, features[:5])
+    folded = evaluate(module, {**variables, "constants": constants}, features[:5])
+    np.testing.assert_allclose(folded, whole - outputs[ELEMENT], atol=1e-11)
+
+
+def test_a_folded_process_of_large_weights_keeps_its_digits_in_float32(process, features):
+    """Weights of 1e5 that cancel: the usual sum loses 1e-2, the folded one a thousandth of it."""
+    module, variables = process
+    params = {"coefficients": 1e3 * np.asarray(variables["params"]["coefficients"])}
+    variables = {**variables, "params": params}
+    constants, outputs = module.fold(variables, features[-2:])
+    near = np.asarray(constants["centres"])[ELEMENT, 1] + 1e-3 * features[:5]
+    exact = evaluate(module, variables, near) - outputs[ELEMENT]
+    single = jax.tree.map(np.float32, {**variables, "constants": constants})
+    rounded = near.astype(np.float32)
+    folded = evaluate(module, single, rounded)
+    assert folded.dtype == np.float32
+    slopes = np.abs(np.asarray(constants["slopes"])).max()
+    np.testing.assert_allclose(folded, exact, rtol=3e-7, atol=6e-7 * slopes)

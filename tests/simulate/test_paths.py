@@ -10,11 +10,10 @@ from mlip_jax import models
 from mlip_jax.data.collate import collate, exact_bucket, make_graph
 from mlip_jax.data.formats.ase_files import to_atoms
 from mlip_jax.data.structure import Structure
-from mlip_jax.inference import cast_variables
 from mlip_jax.interop.ase import MLIPCalculator
 from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.host import neighbor_list
-from mlip_jax.potential import Potential, predict_fn
+from mlip_jax.potential import Potential, cast_variables, predict_fn
 from mlip_jax.simulate.system import prepare, replicate
 from tests.models.presets import PRESETS
 

@@ -1,4 +1,6 @@
-"""Published potentials: one reader for each format, `read(files) -> Potential`.
+"""Potentials of other programs: a reader for each format, `read(files) -> Potential`.
+
+Some formats have a writer, too: `write(potential, stem) -> files`.
 
 A reader has keywords for what its files do not say: `species`, their elements in order, or the
 units `length` and `energy`.
@@ -22,6 +24,9 @@ FORMATS = {
     "snap": "mlip_jax.interop.weights.snap",
 }
 """Names of formats and the modules that read them."""
+
+WRITERS = {"snap": "mlip_jax.interop.weights.snap_export"}
+"""Names of formats and the modules that write them."""
 
 
 def read(name: str, files: Sequence[Path], **facts: Any) -> Potential:
@@ -55,3 +60,22 @@ def read(name: str, files: Sequence[Path], **facts: Any) -> Potential:
                 f"`--{fact} {example}`."
             )
     return reader(files, **facts)
+
+
+def write(name: str, potential: Potential, stem: Path) -> list[Path]:
+    """Writes a potential for another program.
+
+    Args:
+        name: of the format, see `WRITERS`.
+        potential: of a model that the format can express.
+        stem: path of the files without their suffix.
+
+    Returns:
+        The files; the last one holds the commands of the program.
+
+    Raises:
+        UserError: for an unknown format, or a model that it cannot express.
+    """
+    if name not in WRITERS:
+        raise config.unknown_name("export", "format", name, WRITERS)
+    return importlib.import_module(WRITERS[name]).write(potential, Path(stem))

@@ -81,6 +81,7 @@ def read(files: Sequence[Path]) -> Potential:
         chosen=ctilde.chosen(functions, Selection(number, n_max, l_max)),
         embeddings=tuple(embeddings),
         energy_scale=1.0,
+        double_sums=True,
     )
     params = ctilde.coefficients(functions, model.selection, size)
     selection = model.selection

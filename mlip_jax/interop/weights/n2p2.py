@@ -8,6 +8,7 @@ There every element has symmetry functions of its own. Here the descriptor compu
 element has, and the scaling constants of those that an element lacks are zero.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ ENERGIES = {"hartree": 1.0 / 0.0367493254, "eV": 1.0}
 ACCURACY = 1e-12
 """Of sums in reciprocal space: published inputs leave errors of up to 1e-3 e in the charges."""
 
+_SMALL = -6.0
+"""Logarithm of a Gaussian's size in the data below which it gets another unit."""
+
 
 def read(files: Sequence[Path], length: str = "bohr", energy: str = "hartree") -> Potential:
     """Reads a potential of n2p2 or RuNNer, of the second or the fourth generation.
@@ -66,9 +70,10 @@ def read(files: Sequence[Path], length: str = "bohr", energy: str = "hartree") -
     scale = ev / settings.normalization.get("conv_energy", 1.0)
     charged = settings.generation == 4
     union, constants = _scaled_functions(settings, required_path(paths, "scaling.data"))
+    descriptor, constants = _representable(_descriptor(settings, union, angstrom), constants)
     short = read_networks(settings, paths, "weights", settings.widths, charged)
     network, parameters = stacked(settings, settings.activations, union, short)
-    local = Local(_descriptor(settings, union, angstrom), network, energy_scale=scale)
+    local = Local(descriptor, network, energy_scale=scale)
     mean = settings.normalization.get("mean_energy", 0.0) * ev
     alone = scale * isolated_outputs(network, parameters, constants) + mean
     references = {
@@ -165,7 +170,42 @@ def _descriptor(settings: Settings, union: list[Function], length: float) -> Sym
         settings.species,
         settings.envelope,
         settings.plateau if settings.envelope != "tanh_cubed" else 0.0,
+        double_sums=True,
     )
+
+
+def _representable(
+    descriptor: SymmetryFunctions, constants: dict[str, np.ndarray]
+) -> tuple[SymmetryFunctions, dict[str, np.ndarray]]:
+    """Functions that are tiny in the data, with Gaussians in a unit in which float32 holds them.
+
+    Functions of one radial part keep one in common.
+    """
+    functions = [*descriptor.radial, *descriptor.angular]
+    logarithms = -np.log(np.maximum(constants["factor"].max(axis=0), 1e-300))
+    powers = np.array([_powers(f) for f in functions])
+    largest: dict[tuple, float] = {}
+    for f, logarithm, power in zip(functions, logarithms, powers, strict=True):
+        key = (power, f.eta, f.r_shift, f.cutoff)
+        largest[key] = max(largest.get(key, -np.inf), logarithm / power)
+    exponents = np.zeros(len(functions))
+    for k, (f, power) in enumerate(zip(functions, powers, strict=True)):
+        found = largest[(power, f.eta, f.r_shift, f.cutoff)]
+        if found < _SMALL and f.eta > 0.0:
+            exponents[k] = -found
+            unit = f.r_shift + float(np.sqrt(-found / f.eta))
+            functions[k] = dataclasses.replace(f, r_unit=unit)
+    scale = np.exp(powers * exponents)
+    number = len(descriptor.radial)
+    rescaled = descriptor.clone(radial=tuple(functions[:number]), angular=tuple(functions[number:]))
+    return rescaled, {"shift": constants["shift"] * scale, "factor": constants["factor"] / scale}
+
+
+def _powers(function: Radial | Angular) -> int:
+    """How many Gaussians a function multiplies."""
+    if isinstance(function, Radial):
+        return 1
+    return 3 if function.narrow else 2
 
 
 def _scaling(settings: Settings, path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
