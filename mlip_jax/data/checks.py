@@ -21,12 +21,23 @@ from mlip_jax.data.structure import Structure
 
 Verdict = Literal["holds", "contradicted", "cannot tell"]
 
-NAMES = ("keys", "zero_forces", "stress_sign", "stress_order", "stress_unit", "energy_force_unit")
+NAMES = (
+    "keys",
+    "zero_forces",
+    "stress_sign",
+    "stress_order",
+    "stress_unit",
+    "stress_offset",
+    "energy_force_unit",
+)
 
 _SHEAR_NAMES = ("yz", "xz", "xy")
 _NO_STRESS_EVIDENCE = "no strained pairs, and no pair force that explains the stress."
 _MIN_SIGNAL = 1e-3
 """Root mean square energy difference [eV/atom] below which strained pairs are noise."""
+
+_MIN_OFFSET = 0.5 * units.PRESSURE["GPa"]
+"""Of the stress; forces and stresses of well converged calculations agree to much less."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +124,7 @@ def _stress_checks(strained: StrainedPairs, fit, keys: LabelKeys) -> list[Check]
         _sign(found),
         _order(strained if usable else None, by_order, keys),
         _unit(found, keys),
+        _offset(strained if usable else None, found),
     ]
 
 
@@ -149,6 +161,27 @@ def _unit(found: Evidence | None, keys: LabelKeys) -> Check:
         "contradicted",
         f"{_describe(found)}: the stress should be {found.ratio:.3g} times as large. "
         + (f"Set {' or '.join(advice)}." if advice else "Correct data.labels.units."),
+    )
+
+
+def _offset(strained: StrainedPairs | None, found: Evidence | None) -> Check:
+    name = "stress_offset"
+    fits = found is not None and found.correlation > 0.0 and abs(np.log(found.ratio)) < np.log(2.0)
+    offset = evidence.strained_offset(strained) if strained is not None and fits else None
+    if offset is None:
+        return Check(name, "cannot tell", "no pairs of little strain whose stress has a meaning.")
+    gpa = offset.stress / units.PRESSURE["GPa"]
+    what = (
+        f"{offset.samples} pairs of little strain: a constant of {gpa:.2f} GPa, correlation "
+        f"{abs(offset.correlation):.2f}"
+    )
+    if abs(offset.stress) < _MIN_OFFSET or abs(offset.correlation) < 0.9:
+        return Check(name, "holds", what)
+    return Check(
+        name,
+        "contradicted",
+        f"{what}: the stresses are not the derivatives of the energies, as with too few plane "
+        "waves (Pulay stress). Set loss.stress: null and accept this, or data.labels.stress: null.",
     )
 
 

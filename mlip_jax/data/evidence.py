@@ -11,6 +11,8 @@ from mlip_jax.data.strained_pairs import StrainedPairs
 
 MIN_SAMPLES = 6
 
+_SMALL_STRAIN = 0.025
+
 _SHEAR = ((1, 2), (0, 2), (0, 1))
 ORDERS = tuple(itertools.permutations(range(3)))
 """Permutations q: the true shear component k (of yz, xz, xy) is labelled as component q[k]."""
@@ -55,6 +57,37 @@ def best_strained(pairs: StrainedPairs) -> Evidence | None:
     """Work of strained pairs against their energies, in the order that correlates best."""
     found = (compare(_strained_work(pairs, o), pairs.energy, STRAINED) for o in ORDERS)
     return max(found, key=lambda e: abs(e.correlation) if e else 0.0)
+
+
+class Offset(NamedTuple):
+    """A pressure by which all stresses differ from the derivatives of the energies.
+
+    Attributes:
+        stress: label less derivative, eV/Å^3.
+        correlation: of what the labels leave unexplained of the energies with the change of volume.
+        samples: how many pairs.
+    """
+
+    stress: float
+    correlation: float
+    samples: int
+
+
+def strained_offset(pairs: StrainedPairs) -> Offset | None:
+    """Looks for a constant in the trace of the stresses of pairs that differ by little strain.
+
+    There the trapezoidal rule is exact enough; None where there are too few of these.
+    """
+    near = pairs.select(np.abs(pairs.strain).max(axis=(1, 2), initial=0.0) < _SMALL_STRAIN)
+    if len(near) < MIN_SAMPLES:
+        return None
+    rest = near.energy - _strained_work(near, ORDERS[0])
+    swelling = near.volume * np.einsum("paa->p", near.strain)
+    size = rms(rest) * rms(swelling)
+    if size == 0.0:
+        return None
+    product = float(np.mean(rest * swelling))
+    return Offset(-product / rms(swelling) ** 2, product / size, len(near))
 
 
 def strained_shear(pairs: StrainedPairs | None, order: Sequence[int]) -> Evidence | None:

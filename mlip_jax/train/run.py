@@ -108,7 +108,7 @@ def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, 
     found = statistics.compute(data.train, needs.cutoff, sections.data.statistics, lists)
     model = models.fill_from_statistics(sections.model, found)
     devices = settings.count_devices(training)
-    passes = training.epochs if sections.solver is None else 2
+    passes = 2 if sections.optimizer is None else training.epochs
     batches = BatchConfig(
         training.batch_size,
         devices,

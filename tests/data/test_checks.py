@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,9 @@ def labelled(request):
 
 def test_true_labels_hold(labelled):
     found = verdicts(labelled)
-    assert {c.verdict for c in found.values()} == {"holds"}, found
+    # An offset shows in strained pairs alone.
+    assert {c.verdict for c in found.values() if c.name != "stress_offset"} == {"holds"}, found
+    assert found["stress_offset"].verdict in ("holds", "cannot tell")
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -74,6 +77,15 @@ def test_advice_names_the_unit_and_the_order(labelled):
     assert "'xx yy zz xy yz xz'" in order.message
     energy = verdicts(relabel(labelled, **MISTAKES["energy_force_unit"]))["energy_force_unit"]
     assert "data.labels.units.energy: kcal/mol" in energy.message
+
+
+def test_a_constant_in_the_stress_is_measured():
+    offset = 1.5 * units.PRESSURE["GPa"]
+    frames = copper(40, rattle=0.0, strain=0.008)
+    assert verdicts(frames)["stress_offset"].verdict == "holds"
+    found = verdicts(relabel(frames, stress=lambda s: s + offset * np.eye(3)))["stress_offset"]
+    assert found.verdict == "contradicted"
+    assert re.search(r"a constant of 1\.[45]", found.message)
 
 
 def test_gradients_in_place_of_forces_are_found():
@@ -111,6 +123,8 @@ REFERENCE = {
     "mlearn/Li_test": set(MISTAKES),
     "mlearn/Mo_train": set(MISTAKES),
     "mlearn/Cu_test": set(MISTAKES),
+    "mlearn/Cu_train": set(),
+    "mlearn/Ni_train": set(),
     "ta-snap/train": set(MISTAKES),
     "inp-snap/train": set(MISTAKES),
     "wbe-snap/train": set(MISTAKES),
@@ -125,6 +139,12 @@ REFERENCE = {
 }
 
 
+OFFSET = {
+    name: {"stress_offset"} for name in ("mlearn/Cu_test", "mlearn/Cu_train", "mlearn/Ni_train")
+}
+"""Their stresses are 2.3 to 2.8 GPa off the derivatives of their energies."""
+
+
 @pytest.mark.reference
 @pytest.mark.parametrize("name", REFERENCE)
 def test_published_sets_hold_and_their_mistakes_are_found(name):
@@ -132,7 +152,8 @@ def test_published_sets_hold_and_their_mistakes_are_found(name):
     if not path.exists():
         pytest.skip(f"{path} is absent")
     structures = formats.read(path)
-    assert "contradicted" not in {c.verdict for c in checks.run(structures, KEYS)}
+    contradicted = {c.name for c in checks.run(structures, KEYS) if c.verdict == "contradicted"}
+    assert contradicted == OFFSET.get(name, set())
     for mistake in REFERENCE[name]:
         found = verdicts(relabel(structures, **MISTAKES[mistake]))
         assert found[mistake].verdict == "contradicted", found[mistake]
