@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from jax.flatten_util import ravel_pytree
 
 import mlip_jax
@@ -239,6 +240,19 @@ def test_grades_are_at_most_one_on_training_structures_and_grow_outside(fitted, 
     reopened = storage.load(output / "potential")
     (same,) = inference.predict(reopened, chosen[:1], precision="float64")
     np.testing.assert_allclose(same.grades, predictions[0].grades, rtol=1e-12)
+
+
+def test_grades_follow_a_strain_path_that_leaves_the_training_set(fitted, noisy):
+    """Under compression: stretched crystals go back towards the features of an isolated atom."""
+    potential, output = fitted
+    first = _training_part(noisy, output)[0]
+    stretches = np.linspace(1.0, 0.75, 15)
+    path = [
+        dataclasses.replace(first, positions=s * first.positions, cell=s * first.cell)
+        for s in stretches
+    ]
+    grades = [np.max(p.grades) for p in inference.predict(potential, path, precision="float64")]
+    assert scipy.stats.spearmanr(1.0 - stretches, grades).statistic > 0.95, grades
 
 
 def test_a_simulation_reports_grades_and_stops_at_the_largest(fitted, tmp_path):
