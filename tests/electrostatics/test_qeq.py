@@ -100,6 +100,7 @@ def test_forces_contain_the_change_of_the_charges():
             assert float(prediction.forces[atom, axis]) == pytest.approx(-slope, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_second_derivatives_exist_and_are_right():
     graph, cutoff, parameters = batch()
     predict = predict_fn(model(cutoff))

