@@ -24,7 +24,8 @@ def einsum(
 ) -> Float[Array, "..."]:
     """`jnp.einsum` of two arrays with products and sums in float64, in their precision again.
 
-    Derivatives are sums of the same kind, so that x64 may be off.
+    Derivatives are sums of the same kind, so that x64 may be off; those of float32 are of reverse
+    mode only.
 
     Args:
         subscripts: explicit, without a repeated index in one array; an index that is summed is in
@@ -32,6 +33,8 @@ def einsum(
         first: float32 or float64.
         second: likewise.
     """
+    if first.dtype == jnp.float64:
+        return jnp.einsum(subscripts, first, second, precision="highest")
     return cast(Array, _einsum(subscripts, first, second))
 
 
