@@ -55,25 +55,38 @@ class ClusterExpansion(nn.Module):
         """
         element = species_index(graph.atomic_numbers, self._checked_species())
         neighbor = element[graph.neighbors]
-        return map_atom_blocks(self._functions, graph, edge_vectors(graph), neighbor, element)
+
+        def block(vectors: Array, neighbor: Array, own: Array) -> Array:
+            return self.from_atomic_basis(self.atomic_basis(vectors, neighbor, own))
+
+        return map_atom_blocks(block, graph, edge_vectors(graph), neighbor, element)
 
     def isolated_features(self) -> Float[np.ndarray, "elements features"]:
         """Functions of an isolated atom of each element: zero."""
         selection = self.selection
         return np.zeros((selection.elements, sum(sizes(selection))))
 
-    def _functions(
+    def atomic_basis(
         self, vectors: Array, neighbor: Array, own: Array
-    ) -> Float[Array, "atoms features"]:
+    ) -> Float[Array, "atoms basis"]:
+        """Sums over neighbours: those of order 1, then A of the higher orders."""
         selection = self.selection
         bond = Bond(self.radial, self.cutoff, self.parameter)
         around = Neighborhood((bond,), selection.elements)
         basic = around.radial(safe_norm(vectors), own, neighbor, max(self.n_max))
         sums = projections(vectors, basic, neighbor, selection.elements, selection.highest)
         first = sums[:, :, : self.n_max[0], 0].reshape(len(vectors), -1)
-        basis = jnp.moveaxis(sums[:, :, : selection.num_radial], 0, -1)
-        basis = basis.reshape(-1, len(vectors))
-        parts = [first, *(functions(basis, order).T for order in orders(selection))]
+        rest = sums[:, :, : selection.num_radial].reshape(len(vectors), -1)
+        return jnp.concatenate([first, rest], axis=1)
+
+    def from_atomic_basis(
+        self, basis: Float[Array, "atoms basis"]
+    ) -> Float[Array, "atoms features"]:
+        """The functions, products of what `atomic_basis` gives."""
+        selection = self.selection
+        number = selection.elements * self.n_max[0]
+        first, rest = basis[:, :number], basis[:, number:].T
+        parts = [first, *(functions(rest, order).T for order in orders(selection))]
         return jnp.concatenate(parts, axis=1)
 
     def _checked_species(self) -> tuple[int, ...]:

@@ -67,6 +67,19 @@ class MomentTensors(nn.Module):
 
         return map_atom_blocks(block, graph, edge_vectors(graph), element[graph.neighbors], element)
 
+    def atomic_basis(
+        self, vectors: Array, neighbor: Array, own: Array
+    ) -> Float[Array, "atoms basis"]:
+        """Components of the moments, sums over neighbours."""
+        coefficients = jnp.asarray(self.get_variable("params", "radial"), vectors.dtype)
+        return self._moments(vectors, neighbor, own, coefficients).T
+
+    def from_atomic_basis(
+        self, basis: Float[Array, "atoms basis"]
+    ) -> Float[Array, "atoms features"]:
+        """The scalars, contractions of what `atomic_basis` gives."""
+        return self._scalars(basis.T)
+
     def isolated_features(self) -> Float[np.ndarray, "elements features"]:
         """Zero: there is nothing without neighbours."""
         return np.zeros((len(self._checked_species()), len(self._schedule.scalars)))

@@ -89,6 +89,24 @@ class SOAP(nn.Module):
         expansion[0] = expansion[0] + jnp.asarray(self._centre(), r.dtype)[own][..., None]
         return expansion
 
+    def atomic_basis(
+        self, vectors: Array, neighbor: Array, own: Array
+    ) -> Float[Array, "atoms basis"]:
+        """Coefficients of all degrees, sums over neighbours and the atom itself."""
+        parts = self._expansion(vectors, neighbor, own)
+        return jnp.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+    def from_atomic_basis(
+        self, basis: Float[Array, "atoms basis"]
+    ) -> Float[Array, "atoms features"]:
+        """Spectra, products of what `atomic_basis` gives."""
+        channels = len(self._checked_species()) * self.n_max
+        orders = 2 * np.arange(self.l_max + 1) + 1
+        parts = jnp.split(basis, np.cumsum(channels * orders)[:-1].tolist(), axis=1)
+        return self._spectrum(
+            [part.reshape(-1, channels, m) for part, m in zip(parts, orders.tolist(), strict=True)]
+        )
+
     def _radial(self, x: Array, r: Array) -> tuple[Array, Array]:
         """`f_c R_nl` of even and odd degrees, `[atoms, max_neighbors, degrees, n_max]`."""
         table = _table(self._settings, float(jnp.finfo(r.dtype).eps))

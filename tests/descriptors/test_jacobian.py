@@ -1,0 +1,50 @@
+"""Derivatives by pair vectors, through the sums over neighbours, against plain autodiff."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mlip_jax
+from mlip_jax.data.structure import Structure
+from mlip_jax.descriptors.ace import ClusterExpansion
+from mlip_jax.descriptors.jacobian import pair_jacobian
+from mlip_jax.descriptors.moment_tensor import MomentTensors
+from mlip_jax.descriptors.soap import SOAP
+from mlip_jax.graph import edge_vectors
+
+SPECIES = (8, 14)
+DESCRIPTORS = {
+    "cluster_expansion": ClusterExpansion(SPECIES, 3.5, (4, 3, 2), (0, 2, 2)),
+    "moment_tensors": MomentTensors(SPECIES, 3.5, level=8, radial_basis_size=4),
+    "soap": SOAP(SPECIES, 3.5, n_max=2, l_max=2),
+}
+
+
+@pytest.mark.parametrize("name", DESCRIPTORS)
+def test_derivatives_are_those_of_the_features(name):
+    """With an atom that has no neighbours, and padded slots."""
+    generator = np.random.default_rng(3)
+    positions = np.concatenate([generator.uniform(0.0, 4.0, (5, 3)), [[50.0, 0.0, 0.0]]])
+    structure = Structure(
+        atomic_numbers=np.array([8, 14, 14, 8, 14, 8]),
+        positions=positions,
+        cell=np.zeros((3, 3)),
+        pbc=np.zeros(3, bool),
+    )
+    graph = jax.tree.map(jnp.asarray, mlip_jax.make_graph(structure, 3.5, dtype=np.float64))
+    descriptor = DESCRIPTORS[name]
+    variables = jax.jit(descriptor.init)(jax.random.key(0), graph)
+    variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), variables)
+
+    def features(vectors):
+        return descriptor.apply(variables, dataclasses.replace(graph, vectors=vectors))
+
+    whole = jax.jit(jax.jacrev(features))(edge_vectors(graph))
+    expected = np.einsum("iaikd->ikda", np.asarray(whole))
+    found, jacobian = jax.jit(lambda g: pair_jacobian(descriptor, variables, g))(graph)
+    np.testing.assert_allclose(found, features(edge_vectors(graph)), atol=1e-12)
+    np.testing.assert_allclose(jacobian, expected, atol=1e-10 * np.abs(expected).max())
+    assert np.abs(expected).max() > 0.1
