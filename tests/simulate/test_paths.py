@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlip_jax import models
-from mlip_jax.data.collate import collate, exact_bucket, make_graph
+from mlip_jax.data.collate import collate, exact_bucket, largest_range, make_graph
 from mlip_jax.data.formats.ase_files import to_atoms
 from mlip_jax.data.structure import Structure
 from mlip_jax.interop.ase import MLIPCalculator
@@ -43,6 +43,7 @@ def potential(request):
         prefix_cutoffs=needs.prefix_cutoffs,
         dtype=np.float64,
         reverse=needs.reverse,
+        reciprocal_cutoff=needs.reciprocal_cutoff,
     )
     variables = jax.jit(model.init)(jax.random.PRNGKey(1), graph)
     return Potential(model, cast_variables(variables, DOUBLE), {8: 0.0, 14: 0.0})
@@ -60,6 +61,7 @@ def by_batch(potential, structure):
         atoms=exact.atoms + 5,
         max_neighbors=exact.max_neighbors + 3,
         prefixes=tuple((c, k + 2) for c, k in exact.prefixes),
+        k_range=largest_range(structures, needs.reciprocal_cutoff),
     )
     graph = collate(structures, lists, bucket, dtype=np.float64, reverse=needs.reverse)
     prediction = jax.jit(predict_fn(potential.model))(potential.variables, graph)
