@@ -147,6 +147,11 @@ class BatchSource:
             return parts[0]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
 
+    @property
+    def room(self) -> Bucket:
+        """The largest shape of `singles`."""
+        return max(single_buckets(self._lists.sizes), key=lambda bucket: bucket.atoms)
+
     def singles(self) -> Iterator[Batch]:
         """The structures one at a time, in `planning.single_buckets`."""
         for index, bucket in enumerate(single_buckets(self._lists.sizes)):

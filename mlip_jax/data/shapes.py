@@ -37,8 +37,11 @@ def atom_ladder(atoms: int, block: int = 0) -> int:
     return -(-rounded // block) * block if block else rounded
 
 
-def single_buckets(sizes: Sizes) -> list[Bucket]:
+def single_buckets(sizes: Sizes, room: Bucket | None = None) -> list[Bucket]:
     """Shapes of structures that are taken one at a time.
+
+    Where all fit into `room`, a shape that is compiled already, and that is not four times what
+    they need, they get it.
 
     Rows are all alike; atoms go in steps of four down from the largest. A step has to save
     `SLOTS_PER_COMPILATION`; else its structures move up to the next.
@@ -51,6 +54,13 @@ def single_buckets(sizes: Sizes) -> list[Bucket]:
     for low, high in itertools.pairwise(np.unique(steps)):
         if np.sum(steps == low) * (high - low) * row < SLOTS_PER_COMPILATION:
             steps[steps == low] = high
+    if room is not None and sizes.k_ranges is None and largest <= room.atoms < 4 * largest:
+        slots = [
+            (row, room.max_neighbors),
+            *zip(lengths, (k for _, k in room.prefixes), strict=True),
+        ]
+        if all(needed <= there for needed, there in slots):
+            return [room] * len(steps)
     prefixes = tuple(zip(sizes.prefix_cutoffs, lengths, strict=True))
     k_range = sizes.k_range(np.arange(len(steps)))
     return [Bucket(1, int(atoms), row, prefixes, k_range=k_range) for atoms in steps]

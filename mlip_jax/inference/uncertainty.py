@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from mlip_jax import models
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import collate
+from mlip_jax.data.collate import Bucket, collate
 from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.shapes import single_buckets
 from mlip_jax.data.structure import Structure
@@ -49,6 +49,7 @@ def uncertainties(
     structures: Sequence[Structure],
     *,
     progress: Callable[[int, int], None] | None = None,
+    room: Bucket | None = None,
 ) -> list[Uncertainty]:
     """Standard deviations of predicted energies, forces and stresses; in float64, which needs x64.
 
@@ -56,13 +57,14 @@ def uncertainties(
         potential: fitted by an exact solver.
         structures: their order is kept.
         progress: called with the numbers of structures done and of all.
+        room: see `shapes.single_buckets`.
 
     Raises:
         UserError: where the potential has no posterior.
     """
     scales = np.asarray(_posterior(potential)["scales"])
     results: list[Any] = [None] * len(structures)
-    for done, (index, variances) in enumerate(_variances(potential, structures), 1):
+    for done, (index, variances) in enumerate(_variances(potential, structures, room), 1):
         energy, forces, stress = (s * v + n for v, (s, n) in zip(variances, scales, strict=True))
         atoms = structures[index].num_atoms
         results[index] = Uncertainty(
@@ -73,16 +75,19 @@ def uncertainties(
     return results
 
 
-def calibrate(potential: Potential, structures: Sequence[Structure]) -> Potential:
+def calibrate(
+    potential: Potential, structures: Sequence[Structure], room: Bucket | None = None
+) -> Potential:
     """The potential with the scale and the constant of its variances fitted to errors.
 
     Args:
         potential: with a posterior.
         structures: labelled ones that its parameters were not fitted to.
+        room: see `shapes.single_buckets`.
     """
     scales = np.tile([1.0, 0.0], (len(PROPERTIES), 1))
     predictions = predict(potential, structures, precision="float64")
-    variances = dict(_variances(potential, structures))
+    variances = dict(_variances(potential, structures, room))
     for row, name in enumerate(PROPERTIES):
         errors, found = [], []
         for index, structure in enumerate(structures):
@@ -123,7 +128,7 @@ def _likeliest(errors: np.ndarray, variances: np.ndarray) -> tuple[float, float]
 
 
 def _variances(
-    potential: Potential, structures: Sequence[Structure]
+    potential: Potential, structures: Sequence[Structure], room: Bucket | None
 ) -> Iterator[tuple[int, tuple[Any, Any, Any]]]:
     """Unscaled variances of E/N, forces and stress of each structure, by its index."""
     dtype = require_precision("float64")
@@ -133,7 +138,7 @@ def _variances(
     factor = np.asarray(posterior["factor"], np.float64)
     free = np.asarray(posterior["free"])
     variables = {k: v for k, v in potential.variables.items() if k != "posterior"}
-    for index, bucket in enumerate(single_buckets(lists.sizes)):
+    for index, bucket in enumerate(single_buckets(lists.sizes, room)):
         structure = structures[index]
         graph = collate([structure], [lists[index]], bucket, dtype=dtype)
         rows = compiled_rows(potential.model, variables, jax.tree.map(jnp.asarray, graph))

@@ -10,6 +10,7 @@ Any descriptor goes with any regressor.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
 from mlip_jax.elements import species_index
@@ -31,6 +32,18 @@ _SMALLEST_SPREAD = 1e-3
 
 _SAMPLES = 4000
 """Atoms of each element, drawn at random, whose features a regressor sees when it is calibrated."""
+
+
+def compiled_features(
+    descriptor: nn.Module, variables: Mapping[str, Any], graph: AtomicGraph
+) -> Float[Array, "atoms features"]:
+    """Features of a descriptor, compiled once for each descriptor and shape."""
+    return _features_program(descriptor)(variables, graph)
+
+
+@functools.lru_cache(maxsize=8)
+def _features_program(descriptor: nn.Module) -> Any:
+    return jax.jit(descriptor.apply)
 
 
 class Local(nn.Module):
@@ -165,11 +178,11 @@ class Local(nn.Module):
         if self.scaling == "none" and choose is None:
             return dict(variables)
         own = {kind: tree["descriptor"] for kind, tree in variables.items() if "descriptor" in tree}
-        describe = jax.jit(lambda graph: self.descriptor.apply(own, graph))
         statistics = [_Moments() for _ in species]
         samples = [Reservoir(_SAMPLES, seed) for seed in range(len(species))]
         for graph in graphs:
-            features = np.asarray(describe(graph), dtype=np.float64)
+            found = compiled_features(self.descriptor, own, graph)
+            features = np.asarray(found, dtype=np.float64)
             atomic_numbers = np.asarray(graph.atomic_numbers)
             counts = np.asarray(graph.atom_mask)
             for moments, sample, z in zip(statistics, samples, species, strict=True):

@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph
 from mlip_jax.models.linear_terms import scaled, submodule
-from mlip_jax.models.local import Local
+from mlip_jax.models.local import Local, compiled_features
 
 _TOLERANCE = 1.001
 """Rows are exchanged while one gains more volume than this factor."""
@@ -97,10 +97,11 @@ def _features(local: Local, variables: Any, graphs: Iterable[AtomicGraph]) -> li
     """Features of the training atoms of each element, less those of the isolated atom."""
     species = local.species or ()
 
+    own = submodule(variables, ("descriptor",))
+
     @jax.jit
-    def describe(variables: Any, graph: AtomicGraph) -> tuple[Any, Any]:
-        element = species_index(graph.atomic_numbers, species)
-        raw: Any = local.descriptor.apply(submodule(variables, ("descriptor",)), graph)
+    def compare(variables: Any, raw: Array, atomic_numbers: Array) -> tuple[Array, Array]:
+        element = species_index(atomic_numbers, species)
         alone: Any = local.apply(variables, species, raw.dtype, method="isolated")
         away = scaled(local, variables, raw, element) - scaled(
             local, variables, alone[element], element
@@ -110,7 +111,8 @@ def _features(local: Local, variables: Any, graphs: Iterable[AtomicGraph]) -> li
     parts: list[list[np.ndarray]] = [[] for _ in species]
     size = 0
     for graph in graphs:
-        away, element = (np.asarray(x) for x in describe(variables, graph))
+        raw = compiled_features(local.descriptor, own, graph)
+        away, element = map(np.asarray, compare(variables, raw, graph.atomic_numbers))
         for e, part in enumerate(parts):
             part.append(away[np.asarray(graph.atom_mask) & (element == e)].astype(np.float64))
         size += away.size * 8

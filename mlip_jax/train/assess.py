@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlip_jax import inference, storage
+from mlip_jax.data.collate import Bucket
 from mlip_jax.data.dataset import Dataset
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.data.structure import Structure
@@ -27,6 +28,7 @@ def assess(
     training: TrainingConfig,
     output: Path,
     facts: report.RunFacts,
+    room: Bucket | None = None,
 ) -> tuple[Potential, str]:
     """Measures errors on all sets; writes them, the potential with them in its card, the report.
 
@@ -37,6 +39,7 @@ def assess(
         training: section.
         output: directory of the run.
         facts: about the run, for the report.
+        room: a compiled shape of single structures, see `shapes.single_buckets`.
 
     Returns:
         The potential with its errors, and what was written.
@@ -47,7 +50,7 @@ def assess(
         for name in ("valid", "test"):
             if name in comparisons:
                 structures, pairs = comparisons[name]
-                sigmas = uncertainty.uncertainties(potential, structures)
+                sigmas = uncertainty.uncertainties(potential, structures, room=room)
                 errors[name]["uncertainty"] = reliability.write(
                     reliability.deviations(pairs, structures, sigmas), output, name
                 )

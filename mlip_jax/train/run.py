@@ -35,6 +35,10 @@ from mlip_jax.train.settings import TrainingConfig
 __all__ = ["Sections", "fit", "parse", "resolved"]
 
 
+_DERIVED = ("energy", "forces", "stress")
+"""What every model predicts."""
+
+
 def fit(
     sections: Sections,
     output: Path | None = None,
@@ -83,10 +87,14 @@ def fit(
     potential = Potential(task.model, outcome.variables, found.reference_energies, card)
     if "posterior" in outcome.variables:
         unseen = data.valid if len(data.valid) else data.train
-        potential = uncertainty.calibrate(potential, [unseen[i] for i in range(len(unseen))])
+        potential = uncertainty.calibrate(
+            potential, [unseen[i] for i in range(len(unseen))], task.train.room
+        )
     storage.save(potential, output / "potential")
     facts = _facts(task, outcome, prepared)
-    potential, written = assess.assess(potential, data, found, training, output, facts)
+    potential, written = assess.assess(
+        potential, data, found, training, output, facts, task.train.room
+    )
     terminal.say(written)
     return potential
 
@@ -119,7 +127,9 @@ def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, 
     train = BatchSource(data.train, lists, batches, found.references, dtype, needs)
     task = Task(
         model=model,
-        variables=_variables(model, data.train, lists, found, dtype, training.seed),
+        variables=_variables(
+            model, data.train, lists, found, dtype, training.seed, sections.solver is not None
+        ),
         loss=sections.loss,
         optimizer=sections.optimizer or OptimizerConfig(),
         training=training,
@@ -138,8 +148,12 @@ def _variables(
     found: Statistics,
     dtype: np.dtype,
     seed: int,
+    singly: bool,
 ) -> Variables:
-    """The variables before training, calibrated on the data where the model asks for it."""
+    """The variables before training, calibrated on the data where the model asks for it.
+
+    A solver takes structures `singly`; calibration then does, too, with the same programs.
+    """
     needs = models.requirements(model)
     config = BatchConfig(batch_size=1, shuffle=False)
     single = BatchSource(structures, lists, config, found.references, dtype, needs)
@@ -149,7 +163,8 @@ def _variables(
         size = min(32, len(structures))
         config = BatchConfig(size, shape_slots=SLOTS_PER_COMPILATION, shuffle=False)
         several = BatchSource(structures, lists, config, found.references, dtype, needs)
-        graphs = (several.batch(0, index).graph for index in range(several.num_batches()))
+        batches = (several.batch(0, index) for index in range(several.num_batches()))
+        graphs = (batch.graph for batch in (several.singles() if singly else batches))
         variables = calibrate(variables, graphs)
 
     def cast(leaf):
@@ -176,7 +191,10 @@ def _check_loss(config: LossConfig, task: Task) -> None:
     graph = task.train.batch(0, 0).graph
     if task.train.config.devices > 1:
         graph = jax.tree.map(lambda leaf: leaf[0], graph)
-    predicted = jax.eval_shape(predict_fn(task.model), task.variables, graph)
+    shown = set(_DERIVED)
+    if any(getattr(config, name) is not None for name in set(PROPERTIES) - shown):
+        predicted = jax.eval_shape(predict_fn(task.model), task.variables, graph)
+        shown = {name for name in PROPERTIES if getattr(predicted, name) is not None}
     for name in PROPERTIES:
         if getattr(config, name) is None:
             continue
@@ -186,7 +204,7 @@ def _check_loss(config: LossConfig, task: Task) -> None:
                 f"{', '.join(task.train.fields) or 'none'}). Set loss.{name}: null, or check the "
                 "label keys of the data."
             )
-        if getattr(predicted, name) is None:
+        if name not in shown:
             raise UserError(
                 f"loss.{name}: the model predicts no {name}. Set loss.{name}: null, or choose a "
                 "model that does."

@@ -189,6 +189,10 @@ def test_single_structures_share_few_shapes_that_hold_them():
     for bucket, atoms, row in zip(buckets, sizes.num_atoms, sizes.max_neighbors, strict=True):
         assert bucket.atoms >= atoms
         assert bucket.max_neighbors >= row
+    halves = {"num_atoms": sizes.num_atoms // 2 + 1, "max_neighbors": sizes.max_neighbors // 2}
+    smaller = dataclasses.replace(sizes, **halves)
+    assert set(shapes.single_buckets(smaller)) != {buckets[0]}
+    assert set(shapes.single_buckets(smaller, buckets[0])) == {buckets[0]}
     many = sizes_of(3, 60)
     many = dataclasses.replace(many, num_atoms=np.where(np.arange(60) < 55, 2, 100_000))
     assert len({bucket.atoms for bucket in shapes.single_buckets(many)}) == 2
