@@ -22,7 +22,7 @@ _LOWEST, _HIGHEST = 1e-14, 1e2
 
 @dataclasses.dataclass(frozen=True)
 class SolverConfig:
-    """The section `solver`, in the place of `optimizer`: minimises the loss exactly.
+    """The section `solver`: minimises the loss exactly; before and after an `optimizer`, if given.
 
     Attributes:
         name: `ridge` has a fixed penalty; `bayesian_ridge` chooses the one that the evidence of the
