@@ -13,7 +13,6 @@ Thompson's eq. 5.) Here the projections come from harmonics summed over neighbou
 from a quadrature that is exact: dense matrix products, and no special case at any angle.
 """
 
-import functools
 import math
 
 import flax.linen as nn
@@ -23,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mlip_jax.config import UserError
-from mlip_jax.descriptors.bispectrum_products import slope_plan, triples
+from mlip_jax.descriptors.bispectrum_products import integrals, slope_plan, tables, triples
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, edge_vectors, map_atom_blocks, safe_norm
 from mlip_jax.nn import angular, hyperspherical
@@ -81,19 +80,17 @@ class Bispectrum(nn.Module):
     def _projections(self, vectors: Array, neighbor: Array, own: Array) -> list[Array]:
         """f_n at the points of the quadrature, `[densities, atoms, points]` for each degree n."""
         strength, radial, spherical = self._factors_of_pairs(vectors, neighbor, own)
-        strength = self._densities_of(neighbor, strength.dtype) * strength[None]
+        members = self._densities_of(neighbor, strength.dtype)
         sums = [
-            jnp.einsum("eij,ijn,ijm->einm", strength, g, y)
-            for g, y in zip(radial, spherical, strict=True)
+            hyperspherical.sums(member * strength, radial, spherical, self.twojmax)
+            for member in members
         ]
         pole = self._pole(own, strength.dtype)
-        harmonics, _ = _tables(self.twojmax)
         projections = []
-        for n in range(self.twojmax + 1):
-            parts = [sums[order][:, :, n - order] for order in range(n + 1)]
-            parts[0] = parts[0] + math.sqrt(n + 1) * pole[..., None]
-            matrix = jnp.asarray(harmonics[n], strength.dtype)
-            projections.append(jnp.concatenate(parts, axis=-1) @ matrix)
+        for n, harmonics in enumerate(tables(self.twojmax).harmonics):
+            coefficients = jnp.stack([of_density[n] for of_density in sums])
+            coefficients = coefficients.at[:, :, 0].add(math.sqrt(n + 1) * pole)
+            projections.append(coefficients @ jnp.asarray(harmonics, strength.dtype))
         return projections
 
     def _factors_of_pairs(self, vectors: Array, neighbor: Array, own: Array):
@@ -103,7 +100,7 @@ class Bispectrum(nn.Module):
         angle = math.pi * self.rfac0 * (r - self.rmin0) / (cutoff - self.rmin0)
         units = vectors / jnp.where(r > 0.0, r, 1.0)[..., None]
         radial = hyperspherical.radial_factors(jnp.cos(angle), jnp.sin(angle), self.twojmax)
-        return strength, radial, angular.spherical_harmonics(units, self.twojmax)
+        return strength, radial, angular.stacked_harmonics(units, self.twojmax)
 
     def _densities_of(self, neighbor: Array, dtype) -> Array:
         """1 for the densities that a neighbour is part of, `[densities, atoms, max_neighbors]`."""
@@ -126,12 +123,8 @@ class Bispectrum(nn.Module):
 
         def harmonics(vectors: Array) -> Array:
             strength, radial, spherical = self._factors_of_pairs(vectors, neighbor, element)
-            parts = [
-                strength[..., None] * radial[order][..., n - order, None] * spherical[order]
-                for n in range(self.twojmax + 1)
-                for order in range(n + 1)
-            ]
-            return jnp.concatenate(parts, axis=-1)
+            rows, columns = hyperspherical.factors_of_harmonics(self.twojmax)
+            return jnp.moveaxis(strength[None] * radial[rows] * spherical[columns], 0, -1)
 
         def along(direction: Array) -> Array:
             tangent = jnp.broadcast_to(direction, vectors.shape)
@@ -147,13 +140,12 @@ class Bispectrum(nn.Module):
 
     def _slopes(self, projections: list[Array]) -> Float[Array, "densities atoms features _"]:
         """Derivatives of the components by the coefficients of the densities, all degrees."""
-        harmonics, weights = _tables(self.twojmax)
-        dtype = projections[0].dtype
+        table, dtype = tables(self.twojmax), projections[0].dtype
         plan = slope_plan(self.twojmax, self._densities)
         pieces = []
-        for matrix, pairs in zip(harmonics, plan.pairs, strict=True):
+        for matrix, pairs in zip(table.harmonics, plan.pairs, strict=True):
             products = [projections[a][e] * projections[b][f] for (a, e), (b, f) in pairs]
-            analysed = jnp.stack(products, axis=1) @ jnp.asarray((matrix * weights).T, dtype)
+            analysed = jnp.stack(products, axis=1) @ jnp.asarray((matrix * table.weights).T, dtype)
             pieces.append(analysed.reshape(analysed.shape[0], -1))
         pieces.append(jnp.zeros_like(pieces[0][:, :1]))
         factors = jnp.asarray(plan.counts * self._factors()[:, None], dtype)
@@ -163,15 +155,9 @@ class Bispectrum(nn.Module):
 
     def _components(self, projections: list[Array], own: Array) -> Array:
         """Integrals of all triples of projections, `[atoms, blocks * triples]`."""
-        _, weights = _tables(self.twojmax)
         dtype = projections[0].dtype
-        weighted = [jnp.asarray(weights, dtype)[None, None] * f for f in projections]
-        integrals = [
-            jnp.sum(projections[a][e1] * projections[b][e2] * weighted[c][e3], axis=-1)
-            for e1, e2, e3 in np.ndindex((self._densities,) * 3)
-            for a, b, c in triples(self.twojmax)
-        ]
-        values = jnp.stack(integrals, axis=-1) * jnp.asarray(self._factors(), dtype)[None]
+        values = integrals(self.twojmax, projections)
+        values = values * jnp.asarray(self._factors(), dtype)[None]
         if not self.subtract_isolated:
             return values
         return values - jnp.asarray(self._integrals_of_isolated(), dtype)[own]
@@ -256,10 +242,3 @@ class Bispectrum(nn.Module):
                 f"{self.twojmax}; expected 0 <= rmin0 < cutoff and twojmax >= 0."
             )
         return self.species
-
-
-@functools.cache
-def _tables(twojmax: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Harmonics of each degree at the points of an exact quadrature, and its weights."""
-    points, weights = hyperspherical.quadrature(3 * twojmax)
-    return hyperspherical.harmonics(points, twojmax), weights

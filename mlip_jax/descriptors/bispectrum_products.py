@@ -3,8 +3,12 @@
 import functools
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
+
+from mlip_jax.nn import hyperspherical
 
 Triple = tuple[int, int, int]
 Factor = tuple[int, int]
@@ -25,6 +29,67 @@ def triples(twojmax: int) -> tuple[Triple, ...]:
         for c in range(a - b, min(twojmax, a + b) + 1, 2)
         if c >= a
     )
+
+
+class Tables(NamedTuple):
+    """An exact quadrature of the components.
+
+    Attributes:
+        harmonics: of each degree at the points.
+        weights: of the points.
+        steps: the first of this many equal parts of the weights is repeated by the others.
+    """
+
+    harmonics: tuple[Float[np.ndarray, "components points"], ...]
+    weights: Float[np.ndarray, " points"]
+    steps: int
+
+
+@functools.cache
+def tables(twojmax: int) -> Tables:
+    """Harmonics of each degree at the points of an exact quadrature, and its weights."""
+    points, weights = hyperspherical.quadrature(3 * twojmax)
+    harmonics = hyperspherical.harmonics(points.reshape(-1, 4), twojmax)
+    return Tables(harmonics, np.tile(weights, len(points)), len(points))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def integrals(
+    twojmax: int, projections: list[Float[Array, "densities atoms points"]]
+) -> Float[Array, "atoms features"]:
+    """Integrals of all triples of projections, blocks of densities first.
+
+    Sums over the steps of the quadrature go along the points, which XLA makes fast on a CPU, and
+    then the weights of one step are contracted. The transpose of that would be slow: derivatives
+    are those of the weighted sum over all points, the same integral.
+    """
+    table = tables(twojmax)
+    split = [f.reshape(*f.shape[:2], table.steps, -1) for f in projections]
+    summed = [jnp.sum(product, axis=1) for product in _products(twojmax, split, split)]
+    weights = table.weights[: split[0].shape[-1]]
+    return jnp.stack(summed, axis=1) @ jnp.asarray(weights, split[0].dtype)
+
+
+@integrals.defjvp
+def _integrals_jvp(
+    twojmax: int, primals: tuple[list[Array]], tangents: tuple[list[Array]]
+) -> tuple[Array, Array]:
+    def plain(projections: list[Array]) -> Array:
+        weights = jnp.asarray(tables(twojmax).weights, projections[0].dtype)
+        weighted = [f * weights[None, None] for f in projections]
+        products = _products(twojmax, projections, weighted)
+        return jnp.stack([jnp.sum(product, axis=-1) for product in products], axis=-1)
+
+    return integrals(twojmax, *primals), jax.jvp(plain, primals, tangents)[1]
+
+
+def _products(twojmax: int, projections: list[Array], last: list[Array]) -> list[Array]:
+    """Products of all triples, the third factors taken from `last`."""
+    return [
+        projections[a][e1] * projections[b][e2] * last[c][e3]
+        for e1, e2, e3 in np.ndindex((len(projections[0]),) * 3)
+        for a, b, c in triples(twojmax)
+    ]
 
 
 class SlopePlan(NamedTuple):

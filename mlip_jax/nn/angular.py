@@ -31,6 +31,58 @@ def spherical_harmonics(
     return tuple(jnp.stack(of_degree, axis=-1) for of_degree in components)
 
 
+def stacked_harmonics(
+    directions: Float[Array, "*edges 3"], l_max: int
+) -> Float[Array, " components *edges"]:
+    """Harmonics of degrees 0 to `l_max` of unit vectors, one component after the other.
+
+    The same functions as those of `spherical_harmonics`, as products of polynomials of z and of
+    x + iy, each from one product with a constant matrix: for sums over many neighbours, where
+    writing the components one by one takes most of the time. Where a vector is not of unit length
+    the values are without meaning.
+    """
+    x, y, z = (directions[..., i] for i in range(3))
+    heights = [jnp.ones_like(z), z]
+    for _ in range(l_max - 1):
+        heights.append(2.0 * z * heights[-1] - heights[-2])
+    even, odd = powers(x, y, l_max)
+    polar, turns = (jnp.asarray(m, directions.dtype) for m in _harmonic_matrices(l_max))
+    product = functools.partial(jnp.tensordot, axes=1, precision="highest")
+    azimuthal = product(turns[:, : l_max + 1], even) + product(turns[:, l_max + 1 :], odd)
+    return product(polar, jnp.stack(heights[: l_max + 1])) * azimuthal
+
+
+def powers(
+    x: Float[Array, "*points"], y: Float[Array, "*points"], highest: int
+) -> tuple[Float[Array, " _ *points"], Float[Array, " _ *points"]]:
+    """Real and imaginary part of `(x + iy)^k` for k = 0 … `highest`."""
+    even, odd = [jnp.ones_like(x)], [jnp.zeros_like(x)]
+    for _ in range(highest):
+        a, b = even[-1], odd[-1]
+        even.append(x * a - y * b)
+        odd.append(x * b + y * a)
+    return jnp.stack(even), jnp.stack(odd)
+
+
+@functools.cache
+def _harmonic_matrices(l_max: int) -> tuple[np.ndarray, np.ndarray]:
+    """Chebyshev series in z of each component, and the power of x + iy that belongs to it."""
+    z = np.polynomial.chebyshev.chebpts1(l_max + 1)
+    columns = [(l, m) for l in range(l_max + 1) for m in range(-l, l + 1)]
+    polar = np.zeros((len(columns), l_max + 1))
+    turns = np.zeros((len(columns), 2 * l_max + 2))
+    for row, (degree, m) in enumerate(columns):
+        order = abs(m)
+        values = _legendre_derivatives(z, np.ones_like(z), order, l_max)[degree - order]
+        values = _component_norm(degree, order) * values * np.ones_like(z)
+        series = np.polynomial.chebyshev.chebfit(z, values, l_max)
+        # Of one parity, and of degree l - m.
+        terms = np.arange(degree - order, -1, -2)
+        polar[row, terms] = series[terms]
+        turns[row, order if m >= 0 else l_max + 1 + order] = 1.0
+    return polar, turns
+
+
 def harmonic_components(x: Any, y: Any, z: Any, l_max: int) -> list[list[Any]]:
     """Components of degrees 0 to `l_max` of unit vectors (x, y, z), as numpy or JAX arrays."""
     square = x * x + y * y + z * z

@@ -19,33 +19,105 @@ from jaxtyping import Array, Float
 
 from mlip_jax.nn import angular
 
+_ORDERS = 3
+"""Orders λ whose sums are one product: more would waste operations, fewer would be tiny."""
+
 
 def radial_factors(
     cosine: Float[Array, "*points"], sine: Float[Array, "*points"], degree: int
-) -> tuple[Float[Array, "*points _"], ...]:
-    """`sin^λ θ C_(n-λ)^(λ+1)(cos θ)`, scaled, for λ = 0 … `degree`; each with n = λ … `degree`.
+) -> Float[Array, " factors *points"]:
+    """`sin^λ θ C_(n-λ)^(λ+1)(cos θ)`, scaled, for λ = 0 … `degree`, each with n = λ … `degree`.
 
-    With the spherical harmonics of `angular` they make the harmonics.
+    With the spherical harmonics of `angular` they make the harmonics. They are polynomials of
+    degree n in cos θ and sin θ: series in cos kθ and sin kθ, one product with a constant matrix.
 
     Args:
         cosine: cos θ.
         sine: sin θ.
         degree: highest n.
     """
-    factors = []
-    power = jnp.ones_like(sine)
-    for order in range(degree + 1):
-        polynomials = _gegenbauer(cosine, order + 1, degree - order)
-        scales = [_scale(n, order) for n in range(order, degree + 1)]
-        values = [s * power * c for s, c in zip(scales, polynomials, strict=True)]
-        factors.append(jnp.stack(values, axis=-1))
-        power = power * sine
-    return tuple(factors)
+    even, odd = angular.powers(cosine, sine, degree)
+    cosines, sines = (jnp.asarray(m, cosine.dtype) for m in _trigonometric_series(degree))
+    product = functools.partial(jnp.tensordot, axes=1, precision="highest")
+    return product(cosines, even) + product(sines, odd)
+
+
+def sums(
+    strengths: Float[Array, "atoms points"],
+    radial: Float[Array, "factors atoms points"],
+    spherical: Float[Array, "components atoms points"],
+    degree: int,
+) -> tuple[Float[Array, "atoms _"], ...]:
+    """Sums over weighted points of the harmonics of each degree n = 0 … `degree`.
+
+    Args:
+        strengths: weights of the points.
+        radial: of `radial_factors`.
+        spherical: of `angular.stacked_harmonics`.
+        degree: highest n.
+    """
+    weighted = strengths[None] * radial
+    by_order: list[Array] = []
+    for first in range(0, degree + 1, _ORDERS):
+        orders = range(first, min(first + _ORDERS, degree + 1))
+        rows = slice(_first_factor(degree, first), _first_factor(degree, orders.stop))
+        columns = slice(first**2, orders.stop**2)
+        table = jnp.einsum("pij,qij->ipq", weighted[rows], spherical[columns])
+        for order in orders:
+            top = _first_factor(degree, order) - rows.start
+            left = order**2 - first**2
+            own = table[:, top : top + degree + 1 - order, left : left + 2 * order + 1]
+            by_order.append(own)
+    return tuple(
+        jnp.concatenate([by_order[order][:, n - order] for order in range(n + 1)], axis=-1)
+        for n in range(degree + 1)
+    )
 
 
 @functools.cache
-def quadrature(degree: int) -> tuple[Float[np.ndarray, "points 4"], Float[np.ndarray, " points"]]:
-    """Points and weights on half of S³ that integrate even polynomials exactly; weights sum to 1.
+def factors_of_harmonics(degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """Radial and spherical factor of each harmonic of degrees 0 … `degree`, as indices."""
+    places = [
+        (_first_factor(degree, order) + n - order, order**2 + component)
+        for n in range(degree + 1)
+        for order in range(n + 1)
+        for component in range(2 * order + 1)
+    ]
+    return tuple(np.array(places).T)
+
+
+def _first_factor(degree: int, order: int) -> int:
+    """Place of the first factor of λ = `order` among those of `radial_factors`."""
+    return order * (degree + 1) - order * (order - 1) // 2
+
+
+@functools.cache
+def _trigonometric_series(degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients `[factors, degree + 1]` of cos kθ and sin kθ."""
+    angles = 2.0 * np.pi * np.arange(2 * degree + 2) / (2 * degree + 2)
+    k = np.arange(degree + 1)
+    rows, parities = [], []
+    for order in range(degree + 1):
+        polynomials = _gegenbauer(np.cos(angles), order + 1, degree - order)
+        for n, polynomial in zip(range(order, degree + 1), polynomials, strict=True):
+            rows.append(_scale(n, order) * np.sin(angles) ** order * polynomial)
+            parities.append((n, order % 2))
+    norm = np.where(k == 0, 1.0, 2.0) / len(angles)
+    cosines, sines = (np.array(rows) @ f(np.outer(angles, k)) * norm for f in (np.cos, np.sin))
+    for row, (n, is_sine) in enumerate(parities):
+        allowed = (k <= n) & (k % 2 == n % 2)
+        cosines[row] *= allowed & (not is_sine)
+        sines[row] *= allowed & bool(is_sine)
+    return cosines, sines
+
+
+@functools.cache
+def quadrature(
+    degree: int,
+) -> tuple[Float[np.ndarray, "steps points 4"], Float[np.ndarray, " points"]]:
+    """Points and weights on half of S³ that integrate even polynomials exactly.
+
+    The points of every step have the same weights, which sum to 1 over all steps.
 
     An even polynomial of degree d is a function of rotations with Wigner matrices of degree
     l <= d / 2, since q and -q are one rotation. Equidistant angles γ leave of `D^l_mm'(α, β, γ)`
@@ -76,8 +148,7 @@ def quadrature(degree: int) -> tuple[Float[np.ndarray, "points 4"], Float[np.nda
         np.sin(half) * np.sin(difference),
         np.cos(half) * np.sin(total),
     ]
-    weights = np.broadcast_to(areas / areas.sum() / (highest + 1), total.shape)
-    return np.stack(points, axis=-1).reshape(-1, 4), weights.reshape(-1)
+    return np.stack(points, axis=-1), areas / areas.sum() / (highest + 1)
 
 
 def harmonics(

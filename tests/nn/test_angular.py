@@ -81,3 +81,12 @@ def test_harmonics_of_a_zero_vector_have_finite_derivatives():
 
     hessian = jax.hessian(total)(jnp.zeros(3))
     assert np.all(np.isfinite(hessian))
+
+
+@pytest.mark.parametrize("l_max", [0, 1, 2, 8])
+def test_stacked_harmonics_are_the_same_functions(l_max):
+    vectors = np.random.default_rng(0).normal(size=(5, 3))
+    units = jnp.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    stacked = jax.jit(angular.stacked_harmonics, static_argnums=1)(units, l_max)
+    expected = np.concatenate(angular.spherical_harmonics(units, l_max), axis=-1)
+    np.testing.assert_allclose(stacked, expected.T, atol=1e-13)
