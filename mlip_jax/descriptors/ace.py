@@ -47,6 +47,11 @@ class ClusterExpansion(nn.Module):
         elements = len(self._checked_species())
         return Selection(elements, self.n_max, self.l_max, self.degree).checked()
 
+    @property
+    def bond(self) -> Bond:
+        """Radial functions, of all pairs of elements."""
+        return Bond(self.radial, self.cutoff, self.parameter)
+
     def __call__(self, graph: AtomicGraph) -> Float[Array, "atoms features"]:
         """Functions of order 1 by (element, n), then those of higher orders.
 
@@ -71,8 +76,7 @@ class ClusterExpansion(nn.Module):
     ) -> Float[Array, "atoms basis"]:
         """Sums over neighbours: those of order 1, then A of the higher orders."""
         selection = self.selection
-        bond = Bond(self.radial, self.cutoff, self.parameter)
-        around = Neighborhood((bond,), selection.elements)
+        around = Neighborhood((self.bond,), selection.elements)
         basic = around.radial(safe_norm(vectors), own, neighbor, max(self.n_max))
         sums = projections(vectors, basic, neighbor, selection.elements, selection.highest)
         first = sums[:, :, : self.n_max[0], 0].reshape(len(vectors), -1)

@@ -32,7 +32,8 @@ def ace(
         degree: bound on `Σ (n + l)` of each order; `None`: there is none.
         radial: the radial functions.
         parameter: λ of their scaled distance.
-        exponents: of the densities, such as (1, 0.5); `None`: the energy is linear.
+        exponents: of the densities, such as (1, 0.5), which are zero without neighbours; `None`:
+            the energy is linear.
         energy_scale: eV; `None` takes the force scale of the training data.
     """
     descriptor = ClusterExpansion(
@@ -44,5 +45,6 @@ def ace(
         radial=radial,
         parameter=parameter,
     )
-    regressor = Linear() if exponents is None else FinnisSinclair(exponents)
-    return Local(descriptor, regressor, energy_scale=energy_scale)
+    if exponents is None:
+        return Local(descriptor, Linear(), energy_scale=energy_scale)
+    return Local(descriptor, FinnisSinclair(exponents), energy_scale, scaling="spread")
