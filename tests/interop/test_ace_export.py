@@ -32,6 +32,9 @@ MODELS = {
     "densities": {"exponents": (1.0, 0.5)},
     "pairs": {"n_max": (4,), "l_max": (0,)},
     "isolated atoms": {"isolated_zero": False},
+    "channels": {"element_channels": 3},
+    "all channels": {"element_channels": 3, "channel_products": "all"},
+    "trained channels": {"element_channels": 2, "channel_weights": "trained"},
     "pace": {},
     "inner ranges": {},
 }
@@ -49,7 +52,7 @@ def potential(kind: str) -> Potential:
     settings = {"species": SPECIES, "energy_scale": 0.6, **BOUNDS, **MODELS[kind]}
     isolated_zero = settings.pop("isolated_zero", True)
     model = ace(**settings).clone(isolated_zero=isolated_zero)
-    number, size = len(settings["species"]), sum(sizes(model.descriptor.selection))
+    number, size = model.descriptor.isolated_features().shape
     rng = np.random.default_rng(3)
     densities = settings.get("exponents")
     shape = (number, size) if densities is None else (number, len(densities), size)
@@ -60,6 +63,9 @@ def potential(kind: str) -> Potential:
             "factor": rng.uniform(0.01, 0.1, size=(number, size)),
         },
     }
+    channels = {"descriptor": {"channels": rng.normal(size=(number, model.descriptor.sums))}}
+    kind = "params" if settings.get("channel_weights") == "trained" else "constants"
+    variables[kind] |= channels if "element_channels" in settings else {}
     return Potential(model, variables, dict(zip(settings["species"], REFERENCES, strict=False)))
 
 

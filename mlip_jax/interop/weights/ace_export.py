@@ -168,8 +168,12 @@ def _of_local(model: Local, variables: Mapping[str, Any], references: tuple[floa
         if not model.isolated_zero:
             moved = scale * constant[:, 0]
             references = tuple((np.array(references) + moved).tolist())
-    ends = np.cumsum(sizes(selection))[:-1]
+    ends = descriptor.separate * np.cumsum(sizes(selection))[:-1]
     parts = np.split(np.moveaxis(table, 2, 0), ends)
+    weights = None
+    if descriptor.element_channels is not None:
+        kind = "params" if descriptor.channel_weights == "trained" else "constants"
+        weights = np.asarray(variables[kind]["descriptor"]["channels"], np.float64)
     basis = max(descriptor.n_max)
     unit = np.eye(max(selection.num_radial, 1), basis)[None, None, :, None]
     shape = (number, number, len(unit[0, 0]), selection.highest + 1, basis)
@@ -179,7 +183,7 @@ def _of_local(model: Local, variables: Mapping[str, Any], references: tuple[floa
         (descriptor.bond,) * number**2,
         np.broadcast_to(unit, shape),
         (embedding,) * number,
-        Expansion(selection, tuple(parts)),
+        Expansion(selection, tuple(parts), descriptor.separate, weights),
     )
 
 

@@ -61,6 +61,17 @@ def of_couplings(
     return components, table @ coefficients
 
 
+def representative(equal: tuple[int, ...], component: Sequence[int]) -> Component:
+    """One of the products that have the same real part, with m of equal factors in order.
+
+    Args:
+        equal: a label of each factor, the place of the first that is equal to it; equal factors are
+            neighbours.
+        component: m of each factor.
+    """
+    return max(_ordered(equal, component), _ordered(equal, [-m for m in component]))
+
+
 def _kind(multiset: tuple[Factor, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Degrees of the factors, and which of them are equal."""
     return tuple(l for l, _ in multiset), tuple(multiset.index(factor) for factor in multiset)
@@ -110,8 +121,7 @@ def _complex_products(
         choices = [_of_real(place - l) for place, l in zip(places, degrees, strict=True)]
         for chosen in itertools.product(*choices):
             weight = math.prod(w for _, w in chosen)
-            key = _ordered(equal, [m for m, _ in chosen])
-            key = max(key, _ordered(equal, [-m for m in key]))
+            key = representative(equal, [m for m, _ in chosen])
             found[key] = found.get(key, 0.0) + weight * values
     kept = {key: np.real(v) for key, v in found.items() if np.abs(v).max(initial=0.0) > _ZERO}
     ordered = sorted(kept)
