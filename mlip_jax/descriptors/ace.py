@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
 from mlip_jax.descriptors.ace_basis import Neighborhood, of_each_element, projections
-from mlip_jax.descriptors.ace_functions import Selection, functions, orders, sizes
+from mlip_jax.descriptors.ace_functions import Selection, functions, orders, sizes, slopes
 from mlip_jax.descriptors.ace_radial import Bond, RadialName
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, edge_vectors, map_atom_blocks, safe_norm
@@ -138,6 +138,23 @@ class ClusterExpansion(nn.Module):
         rows = rest.reshape(len(basis) * self.separate, selection.num_rows).T
         parts = [functions(rows, order).T.reshape(len(basis), -1) for order in orders(selection)]
         return jnp.concatenate([first, *parts], axis=1)
+
+    def basis_jacobian(
+        self, basis: Float[Array, "atoms basis"]
+    ) -> Float[Array, "atoms features basis"]:
+        """Derivatives of what `from_atomic_basis` gives."""
+        selection, separate = self.selection, self.separate
+        number, atoms = self.sums * self.n_max[0], len(basis)
+        rows = basis[:, number:].reshape(atoms * separate, selection.num_rows).T
+        own_set = jnp.eye(separate, dtype=basis.dtype)
+        parts = [jnp.zeros((atoms, 0, basis.shape[1] - number), basis.dtype)]
+        for order in orders(selection):
+            found = slopes(rows, order).reshape(order.size, len(rows), atoms, separate)
+            found = jnp.einsum("frac,cd->acfdr", found, own_set)
+            parts.append(found.reshape(atoms, separate * order.size, -1))
+        higher = jnp.pad(jnp.concatenate(parts, axis=1), ((0, 0), (0, 0), (number, 0)))
+        first = jnp.eye(number, basis.shape[1], dtype=basis.dtype)
+        return jnp.concatenate([jnp.broadcast_to(first, (atoms, *first.shape)), higher], axis=1)
 
     def _weights(self, neighbor: Array, dtype: Any) -> Array | None:
         """Weights of neighbours in the sums."""
