@@ -139,22 +139,20 @@ class ClusterExpansion(nn.Module):
         parts = [functions(rows, order).T.reshape(len(basis), -1) for order in orders(selection)]
         return jnp.concatenate([first, *parts], axis=1)
 
-    def basis_jacobian(
-        self, basis: Float[Array, "atoms basis"]
-    ) -> Float[Array, "atoms features basis"]:
-        """Derivatives of what `from_atomic_basis` gives."""
-        selection, separate = self.selection, self.separate
-        number, atoms = self.sums * self.n_max[0], len(basis)
-        rows = basis[:, number:].reshape(atoms * separate, selection.num_rows).T
-        own_set = jnp.eye(separate, dtype=basis.dtype)
-        parts = [jnp.zeros((atoms, 0, basis.shape[1] - number), basis.dtype)]
+    def along(
+        self, basis: Float[Array, "atoms basis"], moved: Float[Array, "atoms *directions basis"]
+    ) -> Float[Array, "atoms *directions features"]:
+        """Derivatives of what `from_atomic_basis` gives along directions of the basis."""
+        selection, atoms = self.selection, len(basis)
+        number = self.sums * self.n_max[0]
+        rows = basis[:, number:].reshape(-1, selection.num_rows).T
+        directions = moved[..., number:].reshape(atoms, -1, self.separate, selection.num_rows)
+        parts = [moved[..., :number]]
         for order in orders(selection):
-            found = slopes(rows, order).reshape(order.size, len(rows), atoms, separate)
-            found = jnp.einsum("frac,cd->acfdr", found, own_set)
-            parts.append(found.reshape(atoms, separate * order.size, -1))
-        higher = jnp.pad(jnp.concatenate(parts, axis=1), ((0, 0), (0, 0), (number, 0)))
-        first = jnp.eye(number, basis.shape[1], dtype=basis.dtype)
-        return jnp.concatenate([jnp.broadcast_to(first, (atoms, *first.shape)), higher], axis=1)
+            own = slopes(rows, order).reshape(atoms, self.separate, order.size, -1)
+            found = jnp.einsum("akcr,acfr->akcf", directions, own)
+            parts.append(found.reshape(*moved.shape[:-1], -1))
+        return jnp.concatenate(parts, axis=-1)
 
     def _weights(self, neighbor: Array, dtype: Any) -> Array | None:
         """Weights of neighbours in the sums."""

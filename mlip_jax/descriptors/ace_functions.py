@@ -170,7 +170,7 @@ def functions(basis: Float[Array, "rows atoms"], order: Order) -> Float[Array, "
     return jax.ops.segment_sum(terms, order.columns, order.size, indices_are_sorted=True)
 
 
-def slopes(basis: Float[Array, "rows atoms"], order: Order) -> Float[Array, "functions rows atoms"]:
+def slopes(basis: Float[Array, "rows atoms"], order: Order) -> Float[Array, "atoms functions rows"]:
     """Derivatives of the invariant functions of an order by the elements of the atomic basis."""
     factors = order.factors[order.rows]
     values = jnp.asarray(order.values, basis.dtype)[:, None]
@@ -180,10 +180,9 @@ def slopes(basis: Float[Array, "rows atoms"], order: Order) -> Float[Array, "fun
         others = [other for place, other in enumerate(gathered) if place != position]
         parts.append(functools.reduce(jnp.multiply, others, values))
     places = order.columns.astype(np.int64)[:, None] * len(basis) + factors
-    summed = jax.ops.segment_sum(
-        jnp.concatenate(parts), places.T.reshape(-1), order.size * len(basis)
-    )
-    return summed.reshape(order.size, *basis.shape)
+    result = jnp.zeros((basis.shape[1], order.size * len(basis)), basis.dtype)
+    result = result.at[:, places.T.reshape(-1)].add(jnp.concatenate(parts).T)
+    return result.reshape(-1, order.size, len(basis))
 
 
 def product_coefficients(

@@ -21,8 +21,8 @@ def pair_jacobian(
     The features of an atom depend on its own row of pair vectors only: one pass serves all atoms.
     Features of sums over neighbours, with the methods `atomic_basis(vectors, neighbor, own)` and
     `from_atomic_basis(basis)`, take a forward pass through the pairs for each direction and a
-    reverse pass through the products for each feature, unless they have a method
-    `basis_jacobian(basis)` for their derivatives by the basis; others take a reverse pass through
+    reverse pass through the products for each feature, unless they have a method `along(basis,
+    moved)` for their derivatives along directions of the basis; others take a reverse pass through
     everything for each feature. One that can do better has a method `pair_jacobian(graph)`.
 
     Args:
@@ -70,13 +70,11 @@ def _through_basis(
 
     moved = jax.vmap(along, out_axes=2)(jnp.eye(3, dtype=vectors.dtype))
     basis = sums(vectors, neighbor, element)
-    if hasattr(descriptor, "basis_jacobian"):
-        features = products(basis)
-        by_basis: Any = descriptor.apply(variables, basis, method="basis_jacobian")
-    else:
-        features, by_basis = _by_feature(products, basis)
-        by_basis = jnp.moveaxis(by_basis, 0, 1)
-    return features, jnp.einsum("akdb,afb->akdf", moved, by_basis)
+    if hasattr(descriptor, "along"):
+        jacobian: Any = descriptor.apply(variables, basis, moved, method="along")
+        return products(basis), jacobian
+    features, by_basis = _by_feature(products, basis)
+    return features, jnp.einsum("akdb,fab->akdf", moved, by_basis)
 
 
 def _by_feature(function: Callable[[Array], Array], inputs: Array) -> tuple[Array, Array]:
