@@ -137,54 +137,62 @@ def _of_one_kind(bonds: tuple[Bond, ...]) -> tuple[Bond, ...]:
 
 
 def _of_local(model: Local, variables: Mapping[str, Any], references: tuple[float, ...]) -> Content:
-    """Scaling constants and scales multiplied out, in float64."""
     descriptor, regressor = model.descriptor, model.regressor
     assert isinstance(descriptor, ClusterExpansion)
     species, selection = descriptor.species or (), descriptor.selection
     number = len(species)
-    table = np.asarray(variables["params"]["regressor"]["coefficients"], np.float64)
-    table = table.reshape(table.shape[0], -1, table.shape[-1])  # [elements, densities, features]
-    table = np.broadcast_to(table, (number, *table.shape[1:]))
-    shift, factor = np.zeros((2, number, table.shape[-1]))
-    if model.scaling != "none":
-        shift, factor = (np.asarray(variables["constants"][k]) for k in ("shift", "factor"))
-    else:
-        factor = factor + 1.0
     scale = 1.0 if model.energy_scale is None else model.energy_scale
-    table = table * factor[:, None]
-    constant = -np.einsum("epf,ef->ep", table, shift)
+    table, constant = _densities(model, variables, number)
     if isinstance(regressor, FinnisSinclair):
-        if np.any(shift):
+        if np.any(constant):
             raise UserError(
                 "export ace: got densities of features with a shift, which the format lacks; "
                 "expected `scaling: spread` (of `ace` with exponents), or none. Train again."
             )
         weights = regressor.weights or (1.0,) * table.shape[1]
-        embedding = Embedding(
-            tuple(scale * w for w in weights), regressor.exponents, regressor.form
-        )
+        scaled = tuple(scale * weight for weight in weights)
+        embedding = Embedding(scaled, regressor.exponents, regressor.form)
     else:
         table, embedding = scale * table, Embedding((1.0,), (1.0,))
         if not model.isolated_zero:
-            moved = scale * constant[:, 0]
-            references = tuple((np.array(references) + moved).tolist())
+            pairs = zip(references, (scale * constant[:, 0]).tolist(), strict=True)
+            references = tuple(energy + moved for energy, moved in pairs)
     ends = descriptor.separate * np.cumsum(sizes(selection))[:-1]
     parts = np.split(np.moveaxis(table, 2, 0), ends)
-    weights = None
-    if descriptor.element_channels is not None:
-        kind = "params" if descriptor.channel_weights == "trained" else "constants"
-        weights = np.asarray(variables[kind]["descriptor"]["channels"], np.float64)
-    basis = max(descriptor.n_max)
-    unit = np.eye(max(selection.num_radial, 1), basis)[None, None, :, None]
-    shape = (number, number, len(unit[0, 0]), selection.highest + 1, basis)
+    unit = np.eye(max(selection.num_radial, 1), max(descriptor.n_max))[:, None]
+    shape = (number, number, len(unit), selection.highest + 1, unit.shape[2])
     return Content(
         species,
         references,
         (descriptor.bond,) * number**2,
         np.broadcast_to(unit, shape),
         (embedding,) * number,
-        Expansion(selection, tuple(parts), descriptor.separate, weights),
+        Expansion(selection, tuple(parts), descriptor.separate, _weights(descriptor, variables)),
     )
+
+
+def _densities(
+    model: Local, variables: Mapping[str, Any], number: int
+) -> tuple[Float[np.ndarray, "elements densities features"], Float[np.ndarray, "elements _"]]:
+    """Coefficients of the plain functions, and constants: scaling multiplied out, in float64."""
+    table = np.asarray(variables["params"]["regressor"]["coefficients"], np.float64)
+    table = table.reshape(table.shape[0], -1, table.shape[-1])
+    table = np.broadcast_to(table, (number, *table.shape[1:]))
+    if model.scaling == "none":
+        return table, np.zeros(table.shape[:2])
+    shift, factor = (np.asarray(variables["constants"][name]) for name in ("shift", "factor"))
+    table = table * factor[:, None]
+    return table, -np.einsum("epf,ef->ep", table, shift)
+
+
+def _weights(
+    descriptor: ClusterExpansion, variables: Mapping[str, Any]
+) -> Float[np.ndarray, "elements channels"] | None:
+    """Weights of the elements in weighted sums."""
+    if descriptor.element_channels is None:
+        return None
+    kind = "params" if descriptor.channel_weights == "trained" else "constants"
+    return np.asarray(variables[kind]["descriptor"]["channels"], np.float64)
 
 
 def _text(content: Content) -> str:
