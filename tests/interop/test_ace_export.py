@@ -4,12 +4,14 @@ import dataclasses
 import json
 import subprocess
 
+import jax
 import numpy as np
 import pytest
 
 from mlip_jax import storage
 from mlip_jax.cli.entry import main
 from mlip_jax.config import UserError
+from mlip_jax.data.collate import make_graph
 from mlip_jax.descriptors.ace_functions import sizes
 from mlip_jax.descriptors.ace_radial import Bond
 from mlip_jax.interop import weights
@@ -113,6 +115,18 @@ def test_an_isolated_atom_has_its_reference_energy(tmp_path):
     ours = potential("bessel")
     read = weights.read("ace", weights.write("ace", ours, tmp_path / "x")[:1])
     assert read.reference_energies == ours.reference_energies
+
+
+def test_densities_are_zero_without_neighbors_and_can_be_written(tmp_path):
+    """Scaling of `ace` with exponents: unit deviation, and zero stays zero."""
+    model = ace(species=(14,), cutoff=3.0, n_max=(3,), l_max=(0,), exponents=(1.0, 0.5))
+    graph = make_graph(structure((14,)), 3.0, dtype=np.float64)
+    variables = model.calibrate(jax.jit(model.init)(jax.random.key(0), graph), [graph])
+    features = np.asarray(jax.jit(model.apply)(variables, graph).features)
+    # Calibrated in float64, on the same atoms.
+    np.testing.assert_allclose(features.std(axis=0), 1.0, rtol=1e-10)
+    assert not np.any(variables["constants"]["shift"])
+    assert len(weights.write("ace", Potential(model, variables, {14: 0.0}), tmp_path / "x")) == 2
 
 
 def test_functions_without_coefficients_are_left_out(tmp_path):
