@@ -6,6 +6,7 @@ elements: M. J. Willatt et al., Phys. Chem. Chem. Phys. 20, 29661 (2018); produc
 only: J. P. Darby et al., Phys. Rev. Lett. 131, 028001 (2023).
 """
 
+import math
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -144,9 +145,10 @@ class ClusterExpansion(nn.Module):
     ) -> Float[Array, "atoms *directions features"]:
         """Derivatives of what `from_atomic_basis` gives along directions of the basis."""
         selection, atoms = self.selection, len(basis)
-        number = self.sums * self.n_max[0]
-        rows = basis[:, number:].reshape(-1, selection.num_rows).T
-        directions = moved[..., number:].reshape(atoms, -1, self.separate, selection.num_rows)
+        number, between = self.sums * self.n_max[0], math.prod(moved.shape[1:-1])
+        sets = (self.separate, selection.num_rows)
+        rows = basis[:, number:].reshape(atoms * sets[0], sets[1]).T
+        directions = moved[..., number:].reshape(atoms, between, *sets)
         parts = [moved[..., :number]]
         for order in orders(selection):
             own = slopes(rows, order).reshape(atoms, self.separate, order.size, -1)
