@@ -53,7 +53,7 @@ def import_(
 
 
 def export(
-    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="snap.")],
+    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="ace or snap.")],
     potential: Annotated[Path, typer.Argument(help="Directory of the potential.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Path of the files, without their suffix.")
@@ -61,11 +61,14 @@ def export(
 ) -> None:
     """Write a potential for another program, and print the commands that it needs there.
 
-    Formats: `snap` (LAMMPS: `.snapcoeff`, `.snapparam`, and the commands, `.snap`), of `snap`
-    models, linear or quadratic, alone or in a sum with `zbl`. Energies include the reference
-    energies of the potential.
+    Formats: `ace` (LAMMPS's `pair_style pace`, and pacemaker: `.yace`, and the commands, `.pace`),
+    of `ace` models, linear or of several densities, and `pace`; `snap` (LAMMPS: `.snapcoeff`,
+    `.snapparam`, and the commands, `.snap`), of `snap` models, linear or quadratic, alone or in a
+    sum with `zbl`. Energies include the reference energies of the potential.
 
     For example
+
+        mlip-jax export ace potentials/si -o Si.yace
 
         mlip-jax export snap potentials/cu -o Cu
     """

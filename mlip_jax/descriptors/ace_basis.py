@@ -65,18 +65,16 @@ class Neighborhood:
 def projections(
     vectors: Float[Array, "atoms max_neighbors 3"],
     radial: Float[Array, "atoms max_neighbors radial"],
-    neighbor: Int[Array, "atoms max_neighbors"],
-    elements: int,
+    weights: Float[Array, "atoms max_neighbors channels"] | None,
     l_max: int,
     dtype: Any = None,
-) -> Float[Array, "atoms elements radial components"]:
-    """Sums over the neighbours of each element of `g_k Y_lm`.
+) -> Float[Array, "atoms channels radial components"]:
+    """Weighted sums over the neighbours of `g_k Y_lm`.
 
     Args:
         vectors: Å.
         radial: g_k, zero where a slot does not count.
-        neighbor: index of the element of each neighbour.
-        elements: number of elements.
+        weights: of each neighbour in the sums; `None`: there is one sum, of all.
         l_max: highest degree.
         dtype: of the sums; `None`: that of the vectors.
     """
@@ -84,9 +82,21 @@ def projections(
     units = vectors / jnp.where(r > 0.0, r, 1.0)[..., None]
     harmonics = jnp.concatenate(angular.spherical_harmonics(units, l_max), axis=-1)
     number = radial.shape[-1]
-    if elements > 1:
-        kind = jax.nn.one_hot(neighbor, elements, dtype=radial.dtype)
-        radial = (kind[..., None] * radial[:, :, None, :]).reshape(*r.shape, -1)
+    if weights is not None:
+        radial = (weights[..., None] * radial[:, :, None, :]).reshape(*r.shape, -1)
     dtype = r.dtype if dtype is None else dtype
     sums = jnp.einsum("ijk,ijm->ikm", radial.astype(dtype), harmonics.astype(dtype))
-    return sums.reshape(len(r), elements, number, -1)
+    return sums.reshape(len(r), -1, number, sums.shape[-1])
+
+
+def of_each_element(
+    neighbor: Int[Array, "atoms max_neighbors"], elements: int, dtype: Any
+) -> Float[Array, "atoms max_neighbors elements"] | None:
+    """Weights with which there is a sum over the neighbours of each element.
+
+    Args:
+        neighbor: index of the element of each neighbour.
+        elements: number of elements.
+        dtype: of the weights.
+    """
+    return jax.nn.one_hot(neighbor, elements, dtype=dtype) if elements > 1 else None

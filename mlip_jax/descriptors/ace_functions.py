@@ -170,6 +170,21 @@ def functions(basis: Float[Array, "rows atoms"], order: Order) -> Float[Array, "
     return jax.ops.segment_sum(terms, order.columns, order.size, indices_are_sorted=True)
 
 
+def slopes(basis: Float[Array, "rows atoms"], order: Order) -> Float[Array, "atoms functions rows"]:
+    """Derivatives of the invariant functions of an order by the elements of the atomic basis."""
+    factors = order.factors[order.rows]
+    values = jnp.asarray(order.values, basis.dtype)[:, None]
+    gathered = [basis[column] for column in factors.T]
+    parts = []
+    for position in range(factors.shape[1]):
+        others = [other for place, other in enumerate(gathered) if place != position]
+        parts.append(functools.reduce(jnp.multiply, others, values))
+    places = order.columns.astype(np.int64)[:, None] * len(basis) + factors
+    result = jnp.zeros((basis.shape[1], order.size * len(basis)), basis.dtype)
+    result = result.at[:, places.T.reshape(-1)].add(jnp.concatenate(parts).T)
+    return result.reshape(-1, order.size, len(basis))
+
+
 def product_coefficients(
     coefficients: Float[Array, "functions ..."], order: Order
 ) -> Float[Array, "products ..."]:

@@ -21,7 +21,8 @@ def pair_jacobian(
     The features of an atom depend on its own row of pair vectors only: one pass serves all atoms.
     Features of sums over neighbours, with the methods `atomic_basis(vectors, neighbor, own)` and
     `from_atomic_basis(basis)`, take a forward pass through the pairs for each direction and a
-    reverse pass through the products for each feature; others take a reverse pass through
+    reverse pass through the products for each feature, unless they have a method `along(basis,
+    moved)` for their derivatives along directions of the basis; others take a reverse pass through
     everything for each feature. One that can do better has a method `pair_jacobian(graph)`.
 
     Args:
@@ -68,7 +69,11 @@ def _through_basis(
         return pairs.reshape(atoms, slots, -1)
 
     moved = jax.vmap(along, out_axes=2)(jnp.eye(3, dtype=vectors.dtype))
-    features, by_basis = _by_feature(products, sums(vectors, neighbor, element))
+    basis = sums(vectors, neighbor, element)
+    if hasattr(descriptor, "along"):
+        jacobian: Any = descriptor.apply(variables, basis, moved, method="along")
+        return products(basis), jacobian
+    features, by_basis = _by_feature(products, basis)
     return features, jnp.einsum("akdb,fab->akdf", moved, by_basis)
 
 

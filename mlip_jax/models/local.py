@@ -25,7 +25,7 @@ from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, AtomOutputs
 from mlip_jax.nn.sparse_points import Reservoir
 
-Scaling = Literal["standard", "minmax", "none"]
+Scaling = Literal["standard", "spread", "minmax", "none"]
 
 _SMALLEST_SPREAD = 1e-3
 """Features that vary less than this, relative to the widest one, are not blown up to unit size."""
@@ -58,8 +58,9 @@ class Local(nn.Module):
         regressor: features -> energy.
         energy_scale: eV per unit of the regressor's output; the force scale [eV/Å] of the data is a
             good one.
-        scaling: `standard` (zero mean, unit deviation), `minmax` (from 0 to 1), per element, or
-            `none`, which kernels of normalised descriptors ask for.
+        scaling: per element, `standard` (zero mean, unit deviation), `spread` (unit deviation, with
+            zero left where it is), `minmax` (from 0 to 1), or `none`, which kernels of normalised
+            descriptors ask for.
         isolated_zero: subtract the regressor's output for an isolated atom, so that its energy is
             zero. Only imported potentials that do otherwise turn it off.
     """
@@ -231,12 +232,14 @@ class _Moments:
         self.lowest = np.minimum(self.lowest, values.min(axis=0))
         self.highest = np.maximum(self.highest, values.max(axis=0))
 
-    def scaling(self, kind: Literal["standard", "minmax"]) -> tuple[np.ndarray, np.ndarray]:
+    def scaling(self, kind: Scaling) -> tuple[np.ndarray, np.ndarray]:
         """Shift and factor of each feature."""
-        if kind == "standard":
-            shift, spread = self.mean, np.sqrt(self.deviations / self.count)
-        else:
+        if kind == "minmax":
             shift, spread = self.lowest, self.highest - self.lowest
+        else:
+            shift, spread = self.mean, np.sqrt(self.deviations / self.count)
+        if kind == "spread":
+            shift = np.zeros_like(shift)
         widest = spread.max()
         floor = _SMALLEST_SPREAD * widest if widest > 0.0 else 1.0
         return shift, 1.0 / np.maximum(spread, floor)

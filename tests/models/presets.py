@@ -1,4 +1,4 @@
-"""A tiny config of every registered model, for the laws in test_contract.py."""
+"""Tiny configs of every registered model, for the laws in test_contract.py."""
 
 SPECIES = ["O", "Si"]
 CUTOFF = 3.2
@@ -88,3 +88,15 @@ PRESETS = {
     "sum": {"terms": [{"morse": _PAIR}, {"zbl": {**_PAIR, "cutoff": 2.0, "inner": 0.8}}]},
     "zbl": {**_PAIR, "inner": 1.2},
 }
+
+VARIANTS = {
+    "ace_channels": {
+        "ace": {
+            **PRESETS["ace"],
+            "element_channels": 3,
+            "channel_weights": "trained",
+            "exponents": [1.0, 0.5],
+        }
+    },
+}
+"""Configs of models with options that take other paths."""

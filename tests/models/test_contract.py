@@ -23,7 +23,7 @@ from mlip_jax.data.structure import Structure
 from mlip_jax.graph import AtomicGraph, edge_vectors
 from mlip_jax.neighbors.host import neighbor_list
 from mlip_jax.potential import atom_virials_fn, hessian_vector_product_fn, predict_fn
-from tests.models.presets import CUTOFF, PRESETS
+from tests.models.presets import CUTOFF, PRESETS, VARIANTS
 
 GRAPHS, ATOMS, NEIGHBORS = 3, 24, 48
 K_RANGE = (8, 8, 8)  # enough for the largest of these cells
@@ -31,10 +31,10 @@ SKIN = 0.6
 
 
 def leave(*names: str) -> list:
-    """Every model, with some left to the slow runs."""
+    """Every model, with some and all variants left to the slow runs."""
     return [
-        pytest.param(name, marks=pytest.mark.slow) if name in names else name
-        for name in sorted(models.MODELS)
+        pytest.param(name, marks=pytest.mark.slow) if name in (*names, *VARIANTS) else name
+        for name in sorted([*models.MODELS, *VARIANTS])
     ]
 
 
@@ -63,7 +63,7 @@ class Case(NamedTuple):
 
 @functools.cache
 def case(name: str) -> Case:
-    module = models.build_model({name: PRESETS[name]})
+    module = models.build_model(VARIANTS.get(name) or {name: PRESETS[name]})
     prefixes = (
         tuple((float(c), NEIGHBORS - 8) for c in module.prefix_cutoffs)
         if hasattr(module, "prefix_cutoffs")

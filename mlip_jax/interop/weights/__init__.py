@@ -25,7 +25,10 @@ FORMATS = {
 }
 """Names of formats and the modules that read them."""
 
-WRITERS = {"snap": "mlip_jax.interop.weights.snap_export"}
+WRITERS = {
+    "ace": "mlip_jax.interop.weights.ace_export",
+    "snap": "mlip_jax.interop.weights.snap_export",
+}
 """Names of formats and the modules that write them."""
 
 

@@ -141,6 +141,9 @@ def _bonds(entry: Entry, number: int) -> tuple[tuple[Bond, ...], Float[np.ndarra
     missing = [pair for pair in pairs if pair not in values]
     if missing:
         raise entry.error(f"the pair {list(missing[0])} of elements is missing")
+    kinds = {pair: _inner_kind(values[pair]) for pair in pairs}
+    if len(set(kinds.values())) > 1:
+        raise entry.error("pairs differ in inner_cutoff_type, of which LAMMPS takes the last")
     tables = {pair: _radial_coefficients(values[pair]) for pair in pairs}
     shape = np.max([table.shape for table in tables.values()], axis=0)
     radial = np.zeros((number, number, *shape))
@@ -157,13 +160,17 @@ def _pair(key: Entry, number: int) -> tuple[int, int]:
     return items[0].integer(0, number - 1), items[1].integer(0, number - 1)
 
 
-def _bond(entry: Entry) -> Bond:
+def _inner_kind(entry: Entry) -> str:
     kind = entry.get("inner_cutoff_type")
     name = "density" if kind is None else kind.text()
     if name not in ("density", "distance"):
         raise entry.error(f"got inner_cutoff_type {name}; expected density or distance")
+    return name
+
+
+def _bond(entry: Entry) -> Bond:
     inner = None
-    if name == "distance":
+    if _inner_kind(entry) == "distance":
         inner = (entry["rcut_in"].number(), entry["dcut_in"].number())
         if inner[1] <= 0.0:
             raise entry["dcut_in"].error(f"got {inner[1]}; expected a width above 0 Å")

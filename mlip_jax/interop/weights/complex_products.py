@@ -17,6 +17,9 @@ from mlip_jax.descriptors.ace_functions import Factor, terms
 
 Component = tuple[int, ...]
 
+_ZERO = 1e-12
+"""Coefficients are sums of roots of rational numbers; what is less is rounding."""
+
 
 def in_couplings(
     multiset: tuple[Factor, ...],
@@ -30,8 +33,7 @@ def in_couplings(
         components: m of each factor, for every product.
         coefficients: c of every product, for each of several sums.
     """
-    degrees = tuple(l for l, _ in multiset)
-    equal = tuple(multiset.index(factor) for factor in multiset)
+    degrees, equal = _kind(multiset)
     places, table, inverse = _couplings(degrees, equal)
     zero = np.zeros(coefficients.shape[1])
     found: dict[Component, np.ndarray] = {}
@@ -42,6 +44,37 @@ def in_couplings(
     ours = inverse @ known
     rest = np.concatenate([np.ravel(table.T @ ours - known), *found.values()])
     return ours, float(np.abs(rest).max(initial=0.0))
+
+
+def of_couplings(
+    multiset: tuple[Factor, ...], coefficients: Float[np.ndarray, "paths densities"]
+) -> tuple[list[Component], Float[np.ndarray, "components densities"]]:
+    """Products of complex harmonics of which our couplings are the real part: see `in_couplings`.
+
+    Of a product and its complex conjugate, which has all m reversed, only one is left.
+
+    Args:
+        multiset: sorted factors.
+        coefficients: of our couplings, for each of several sums.
+    """
+    components, table = _complex_products(*_kind(multiset))
+    return components, table @ coefficients
+
+
+def representative(equal: tuple[int, ...], component: Sequence[int]) -> Component:
+    """One of the products that have the same real part, with m of equal factors in order.
+
+    Args:
+        equal: a label of each factor, the place of the first that is equal to it; equal factors are
+            neighbours.
+        component: m of each factor.
+    """
+    return max(_ordered(equal, component), _ordered(equal, [-m for m in component]))
+
+
+def _kind(multiset: tuple[Factor, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Degrees of the factors, and which of them are equal."""
+    return tuple(l for l, _ in multiset), tuple(multiset.index(factor) for factor in multiset)
 
 
 @functools.cache
@@ -69,7 +102,41 @@ def _real_products(
     for chosen in itertools.product(*choices):
         weight = math.prod(complex(w) for _, w in chosen).real
         if weight:
-            ordered = sorted(zip(equal, (place for place, _ in chosen), strict=True))
-            key = tuple(place for _, place in ordered)
+            key = _ordered(equal, [place for place, _ in chosen])
             result[key] = result.get(key, 0.0) + weight
     return list(result.items())
+
+
+@functools.cache
+def _complex_products(
+    degrees: tuple[int, ...], equal: tuple[int, ...]
+) -> tuple[list[Component], Float[np.ndarray, "components paths"]]:
+    """Products of complex harmonics, and their coefficients in each of our couplings.
+
+    These are real, as the sum of the degrees is even: reflections leave the couplings as they are.
+    """
+    found: dict[Component, np.ndarray] = {}
+    components, table = terms(degrees, equal)
+    for places, values in zip(components.tolist(), table.T, strict=True):
+        choices = [_of_real(place - l) for place, l in zip(places, degrees, strict=True)]
+        for chosen in itertools.product(*choices):
+            weight = math.prod(w for _, w in chosen)
+            key = representative(equal, [m for m, _ in chosen])
+            found[key] = found.get(key, 0.0) + weight * values
+    kept = {key: np.real(v) for key, v in found.items() if np.abs(v).max(initial=0.0) > _ZERO}
+    ordered = sorted(kept)
+    return ordered, np.array([kept[key] for key in ordered]).reshape(len(ordered), len(table))
+
+
+def _of_real(m: int) -> list[tuple[int, complex]]:
+    """A real harmonic as complex ones: their m, and weights."""
+    if m == 0:
+        return [(0, complex(1.0))]
+    sign = -1.0 if m % 2 else 1.0
+    half = complex(1.0 if m > 0 else -1j) / math.sqrt(2.0)
+    return [(abs(m), sign * half), (-abs(m), half if m > 0 else -half)]
+
+
+def _ordered(equal: tuple[int, ...], values: Sequence[int]) -> Component:
+    """Values of equal factors, which are neighbours, in increasing order."""
+    return tuple(value for _, value in sorted(zip(equal, values, strict=True)))
