@@ -104,13 +104,18 @@ class ClusterExpansion(nn.Module):
         Raises:
             UserError: for fields that are not filled in or impossible.
         """
+        return map_atom_blocks(self.environment, graph, *self.pairs(graph))
+
+    def pairs(self, graph: AtomicGraph) -> tuple[Array, Array, Array]:
+        """Pair vectors [Å], elements of neighbours and of atoms: what features depend on."""
         element = species_index(graph.atomic_numbers, self._checked_species())
-        neighbor = element[graph.neighbors]
+        return edge_vectors(graph), element[graph.neighbors], element
 
-        def block(vectors: Array, neighbor: Array, own: Array) -> Array:
-            return self.from_atomic_basis(self.atomic_basis(vectors, neighbor, own))
-
-        return map_atom_blocks(block, graph, edge_vectors(graph), neighbor, element)
+    def environment(
+        self, vectors: Array, neighbor: Array, own: Array
+    ) -> Float[Array, "atoms features"]:
+        """Features of some atoms, from their rows of `pairs`."""
+        return self.from_atomic_basis(self.atomic_basis(vectors, neighbor, own))
 
     def isolated_features(self) -> Float[np.ndarray, "elements features"]:
         """Functions of an isolated atom of each element: zero."""

@@ -69,13 +69,18 @@ class Bispectrum(nn.Module):
         Raises:
             UserError: for fields that are not filled in or impossible.
         """
-        species = self._checked_species()
-        element = species_index(graph.atomic_numbers, species)
+        return map_atom_blocks(self.environment, graph, *self.pairs(graph))
 
-        def block(vectors: Array, neighbor: Array, own: Array) -> Array:
-            return self._components(self._projections(vectors, neighbor, own), own)
+    def pairs(self, graph: AtomicGraph) -> tuple[Array, Array, Array]:
+        """Pair vectors [Å], elements of neighbours and of atoms: what features depend on."""
+        element = species_index(graph.atomic_numbers, self._checked_species())
+        return edge_vectors(graph), element[graph.neighbors], element
 
-        return map_atom_blocks(block, graph, edge_vectors(graph), element[graph.neighbors], element)
+    def environment(
+        self, vectors: Array, neighbor: Array, own: Array
+    ) -> Float[Array, "atoms features"]:
+        """Features of some atoms, from their rows of `pairs`."""
+        return self._components(self._projections(vectors, neighbor, own), own)
 
     def _projections(self, vectors: Array, neighbor: Array, own: Array) -> list[Array]:
         """f_n at the points of the quadrature, `[densities, atoms, points]` for each degree n."""
@@ -116,8 +121,7 @@ class Bispectrum(nn.Module):
         With `B = ∫ f_a f_b f_c`, the derivative by a coefficient of f_a is that coefficient of the
         product `f_b f_c`: products of pairs of projections serve all components.
         """
-        element = species_index(graph.atomic_numbers, self._checked_species())
-        vectors, neighbor = edge_vectors(graph), element[graph.neighbors]
+        vectors, neighbor, element = self.pairs(graph)
         projections = self._projections(vectors, neighbor, element)
         slopes = self._slopes(projections)
 

@@ -49,30 +49,36 @@ class MomentTensors(nn.Module):
     radial_basis_size: int = 8
     max_moments: int = 4
 
-    @nn.compact
+    def setup(self):
+        """Coefficients of the radial functions."""
+        elements = len(self._checked_species())
+        shape = (elements, elements, self.radial_functions, self.radial_basis_size)
+        self.radial = self.param("radial", _near_identity, shape)
+
     def __call__(self, graph: AtomicGraph) -> Float[Array, "atoms features"]:
         """Scalars in the order of `moment_contractions.scalars`.
 
         Raises:
             UserError: for fields that are not filled in or impossible.
         """
-        species = self._checked_species()
-        element = species_index(graph.atomic_numbers, species)
-        shape = (len(species), len(species), self.radial_functions, self.radial_basis_size)
-        radial = self.param("radial", _near_identity, shape)
+        return map_atom_blocks(self.environment, graph, *self.pairs(graph))
 
-        def block(vectors: Array, neighbor: Array, own: Array) -> Array:
-            coefficients = radial.astype(vectors.dtype)
-            return self._scalars(self._moments(vectors, neighbor, own, coefficients))
+    def pairs(self, graph: AtomicGraph) -> tuple[Array, Array, Array]:
+        """Pair vectors [Å], elements of neighbours and of atoms: what features depend on."""
+        element = species_index(graph.atomic_numbers, self._checked_species())
+        return edge_vectors(graph), element[graph.neighbors], element
 
-        return map_atom_blocks(block, graph, edge_vectors(graph), element[graph.neighbors], element)
+    def environment(
+        self, vectors: Array, neighbor: Array, own: Array
+    ) -> Float[Array, "atoms features"]:
+        """Features of some atoms, from their rows of `pairs`."""
+        return self.from_atomic_basis(self.atomic_basis(vectors, neighbor, own))
 
     def atomic_basis(
         self, vectors: Array, neighbor: Array, own: Array
     ) -> Float[Array, "atoms basis"]:
         """Components of the moments, sums over neighbours."""
-        coefficients = jnp.asarray(self.get_variable("params", "radial"), vectors.dtype)
-        return self._moments(vectors, neighbor, own, coefficients).T
+        return self._moments(vectors, neighbor, own, self.radial.astype(vectors.dtype)).T
 
     def from_atomic_basis(
         self, basis: Float[Array, "atoms basis"]

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from mlip_jax.config import UserError
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, AtomOutputs
+from mlip_jax.nn.atom_energies import atom_energies
 from mlip_jax.nn.sparse_points import Reservoir
 
 Scaling = Literal["standard", "spread", "minmax", "none"]
@@ -99,9 +100,13 @@ class Local(nn.Module):
             alone = self.isolated(species, raw.dtype)
             raw = jnp.concatenate([raw, alone])
             element = jnp.concatenate([element, jnp.arange(len(species), dtype=element.dtype)])
-        features = self._scaled(raw, element, len(species))
+        scaling = self._scaling(len(species), raw.shape[1])
+        features = _scaled(raw, element, scaling)
         energies = self.regressor(features, element, len(species))
         own = element[:number]
+        if self._in_blocks(graph) and not graded:
+            of_atoms = self._energies_in_blocks(graph, scaling)
+            energies = jnp.concatenate([of_atoms, energies[number:]])
         if folded is not None:
             energies = energies[:number] - jnp.asarray(folded, raw.dtype)[own]
         elif self.isolated_zero:
@@ -150,18 +155,36 @@ class Local(nn.Module):
             return jnp.asarray(known(), dtype)
         return self.descriptor(isolated_atoms(species, dtype))
 
-    def _scaled(self, raw: Array, element: Array, elements: int) -> Array:
+    def _in_blocks(self, graph: AtomicGraph) -> bool:
+        """Whether blocks of atoms may be differentiated one by one."""
+        known = hasattr(self.descriptor, "environment") and not self.is_initializing()
+        return known and 0 < graph.block < graph.num_atoms
+
+    def _energies_in_blocks(
+        self, graph: AtomicGraph, scaling: tuple[Array, Array] | None
+    ) -> Float[Array, " atoms"]:
+        """The regressor's output for every atom, with its slopes, see `nn.atom_energies`."""
+        descriptor, of_descriptor = self.descriptor.unbind()
+        regressor, of_regressor = self.regressor.unbind()
+        elements = len(_known_species(self.species))
+
+        def energies(parameters: Any, vectors: Array, neighbor: Array, own: Array) -> Array:
+            of_descriptor, of_regressor, scaling = parameters
+            raw = descriptor.apply(of_descriptor, vectors, neighbor, own, method="environment")
+            features = _scaled(jnp.asarray(raw), own, scaling)
+            return jnp.asarray(regressor.apply(of_regressor, features, own, elements))
+
+        vectors, *arrays = self.descriptor.pairs(graph)  # pyright: ignore[reportAttributeAccessIssue]
+        parameters = (of_descriptor, of_regressor, scaling)
+        return atom_energies(energies, parameters, graph, vectors, tuple(arrays))
+
+    def _scaling(self, elements: int, size: int) -> tuple[Array, Array] | None:
+        """Shift and factor of the features of each element."""
         if self.scaling == "none":
-            return raw
-        shape = (elements, raw.shape[1])
-        shift = self.variable("constants", "shift", jnp.zeros, shape).value.astype(raw.dtype)
-        factor = self.variable("constants", "factor", jnp.ones, shape).value.astype(raw.dtype)
-        # Published potentials have factors up to 1e134, of functions that vanish in float32; the
-        # gradient multiplies by them, too.
-        factor = jnp.minimum(factor, 1e-8 * float(jnp.finfo(raw.dtype).max))
-        if elements == 1:
-            return (raw - shift) * factor
-        return (raw - shift[element]) * factor[element]
+            return None
+        shape = (elements, size)
+        shift = self.variable("constants", "shift", jnp.zeros, shape).value
+        return shift, self.variable("constants", "factor", jnp.ones, shape).value
 
     def calibrate(
         self, variables: Mapping[str, Any], graphs: Iterable[AtomicGraph]
@@ -243,6 +266,19 @@ class _Moments:
         widest = spread.max()
         floor = _SMALLEST_SPREAD * widest if widest > 0.0 else 1.0
         return shift, 1.0 / np.maximum(spread, floor)
+
+
+def _scaled(raw: Array, element: Array, scaling: tuple[Array, Array] | None) -> Array:
+    """`(G - shift) * factor`, with the constants of each atom's element."""
+    if scaling is None:
+        return raw
+    shift, factor = (values.astype(raw.dtype) for values in scaling)
+    # Published potentials have factors up to 1e134, of functions that vanish in float32; the
+    # gradient multiplies by them, too.
+    factor = jnp.minimum(factor, 1e-8 * float(jnp.finfo(raw.dtype).max))
+    if len(shift) == 1:
+        return (raw - shift) * factor
+    return (raw - shift[element]) * factor[element]
 
 
 def _known_species(species: tuple[int, ...] | None) -> tuple[int, ...]:
