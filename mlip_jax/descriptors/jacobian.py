@@ -1,13 +1,14 @@
 """Derivatives of descriptors by the pair vectors of their atom."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, edge_vectors
@@ -45,30 +46,52 @@ def pair_jacobian(
     return features, jnp.moveaxis(jacobian, 0, -1)
 
 
-def _through_basis(
-    descriptor: Any, variables: Mapping[str, Any], graph: AtomicGraph
-) -> tuple[Array, Array]:
-    """By the chain rule; a pair is an atom with one neighbour, as the basis is a sum of these."""
-    element = species_index(graph.atomic_numbers, descriptor.species)
-    vectors, neighbor = edge_vectors(graph), element[graph.neighbors]
-    atoms, slots, _ = vectors.shape
+def basis_jacobian(
+    descriptor: Any,
+    variables: Mapping[str, Any],
+    vectors: Float[Array, "max_neighbors 3"],
+    neighbor: Int[Array, " max_neighbors"],
+    own: Int[Array, ""],
+) -> tuple[Float[Array, " basis"], Float[Array, "max_neighbors 3 basis"]]:
+    """What `atomic_basis` gives for one atom, and its derivatives by the pair vectors.
+
+    The basis is a sum over pairs: one pass for each direction serves all of them, each as an atom
+    with one neighbour.
+
+    Args:
+        descriptor: with a method `atomic_basis`.
+        variables: of the descriptor.
+        vectors: Å.
+        neighbor: index of the element of each neighbour.
+        own: that of the atom.
+    """
 
     def sums(vectors: Array, neighbor: Array, own: Array) -> Array:
         return descriptor.apply(variables, vectors, neighbor, own, method="atomic_basis")
 
-    def products(basis: Array) -> Array:
-        return descriptor.apply(variables, basis, method="from_atomic_basis")
-
-    own = jnp.broadcast_to(element[:, None], neighbor.shape).reshape(-1)
-    single = vectors.reshape(-1, 1, 3)
+    basis = sums(vectors[None], neighbor[None], own[None])[0]
+    single, owns = vectors[:, None, :], jnp.broadcast_to(own, neighbor.shape)
 
     def along(direction: Array) -> Array:
         tangent = jnp.broadcast_to(direction, single.shape)
-        pairs = jax.jvp(lambda v: sums(v, neighbor.reshape(-1, 1), own), (single,), (tangent,))[1]
-        return pairs.reshape(atoms, slots, -1)
+        return jax.jvp(lambda v: sums(v, neighbor[:, None], owns), (single,), (tangent,))[1]
 
-    moved = jax.vmap(along, out_axes=2)(jnp.eye(3, dtype=vectors.dtype))
-    features, by_basis = _by_feature(products, sums(vectors, neighbor, element))
+    return basis, jax.vmap(along, out_axes=1)(jnp.eye(3, dtype=vectors.dtype))
+
+
+def _through_basis(
+    descriptor: Any, variables: Mapping[str, Any], graph: AtomicGraph
+) -> tuple[Array, Array]:
+    """By the chain rule."""
+    element = species_index(graph.atomic_numbers, descriptor.species)
+    basis, moved = jax.vmap(functools.partial(basis_jacobian, descriptor, variables))(
+        edge_vectors(graph), element[graph.neighbors], element
+    )
+
+    def products(basis: Array) -> Array:
+        return descriptor.apply(variables, basis, method="from_atomic_basis")
+
+    features, by_basis = _by_feature(products, basis)
     return features, jnp.einsum("akdb,fab->akdf", moved, by_basis)
 
 

@@ -6,8 +6,8 @@ linear regressor, or a `Sum` of these and of terms without parameters.
 
 import functools
 import operator
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
-from mlip_jax.descriptors.jacobian import pair_jacobian
+from mlip_jax.descriptors.jacobian import basis_jacobian, pair_jacobian
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, edge_vectors, pytree, volumes
 from mlip_jax.models.local import Local
@@ -26,21 +26,19 @@ from mlip_jax.models.sum import Sum
 Path = tuple[str, ...]
 
 
-@pytree
-class EnergyRows:
-    """Atom energies of a term for unit parameters, and what their derivatives are made of.
-
-    `dE_i/dr_ij` by parameter p is `Σ_f pairs[i, j, :, f] slopes[i, p, f]`.
+class AtomRows(NamedTuple):
+    """What a term says of atoms one by one.
 
     Attributes:
-        values: N_p(G_i) [eV].
-        slopes: dN_p/dG_f at G_i [eV].
-        pairs: dG_if/dr_ij [1/Å].
+        arrays: a tree with a leading axis atoms.
+        function: arrays of one atom -> energies for unit parameters `[functions]` [eV], and their
+            derivatives by its pair vectors, `[max_neighbors, 3, functions]` [eV/Å].
+        finish: sums of these, of any leading axes -> the same for the parameters of the term.
     """
 
-    values: Float[Array, "atoms parameters"]
-    slopes: Float[Array, "atoms parameters features"]
-    pairs: Float[Array, "atoms max_neighbors 3 features"]
+    arrays: Any
+    function: Callable[[Any], tuple[Array, Array]]
+    finish: Callable[[Array], Array]
 
 
 @pytree
@@ -69,7 +67,7 @@ def prediction_rows(
         graph: structures.
     """
     rows = [
-        _summed(energy_rows(local, submodule(variables, path[:-1]), graph), graph)
+        _summed(atom_rows(local, submodule(variables, path[:-1]), graph), graph)
         for path, local in _terms(model, (), variables["params"])
     ]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *rows)
@@ -152,8 +150,11 @@ def fixed_part(model: nn.Module, variables: Mapping[str, Any]) -> tuple[Sum, dic
     return Sum(tuple(model.terms[i] for i in kept)), own
 
 
-def energy_rows(local: Local, variables: Mapping[str, Any], graph: AtomicGraph) -> EnergyRows:
+def atom_rows(local: Local, variables: Mapping[str, Any], graph: AtomicGraph) -> AtomRows:
     """Rows of one term.
+
+    Features of sums over neighbours are differentiated by these sums, for each function of the
+    regressor and not for each feature: of many features, a kernel needs one derivative.
 
     Args:
         local: a model with a regressor that is linear in its parameters.
@@ -162,36 +163,76 @@ def energy_rows(local: Local, variables: Mapping[str, Any], graph: AtomicGraph) 
     """
     species = local.species or ()
     element = species_index(graph.atomic_numbers, species)
-    raw, pairs = pair_jacobian(local.descriptor, submodule(variables, ("descriptor",)), graph)
-    row = _parameter_row(local, variables)
-    values, slopes = jax.vmap(lambda g, e: (row(g, e), jax.jacfwd(row)(g, e)))(raw, element)
+    own = submodule(variables, ("descriptor",))
+    functions, combine = _functions(local, variables)
+    scale = 1.0 if local.energy_scale is None else local.energy_scale
+    alone = jnp.zeros(())
     if local.isolated_zero:
-        alone: Any = local.apply(variables, species, raw.dtype, method="isolated")
-        values = values - jax.vmap(row)(alone, jnp.arange(len(species)))[element]
-    return EnergyRows(values=values, slopes=slopes, pairs=pairs)
+        raw: Any = local.apply(variables, species, edge_vectors(graph).dtype, method="isolated")
+        one = jnp.arange(len(species))
+        features = scaled(local, variables, raw, one)
+        alone = jax.vmap(lambda x, e: functions(x, e)[0])(features, one)
+
+    def less_alone(values: Array, e: Array) -> Array:
+        return values - alone[e] if local.isolated_zero else values
+
+    def through_sums(atom: Any) -> tuple[Array, Array]:
+        e, vectors, neighbor = atom
+        basis, moved = basis_jacobian(local.descriptor, own, vectors, neighbor, e)
+
+        def describe(basis: Array) -> Array:
+            raw = local.descriptor.apply(own, basis[None], method="from_atomic_basis")
+            return scaled(local, variables, raw[0], e)  # pyright: ignore
+
+        features, pull = jax.vjp(describe, basis)
+        values, slopes = functions(features, e)
+        (by_basis,) = jax.vmap(pull)(slopes)
+        return less_alone(values, e), jnp.einsum("kdb,pb->kdp", moved, by_basis)
+
+    def of_features(atom: Any) -> tuple[Array, Array]:
+        e, raw, pairs = atom
+        features, stretch = jax.linearize(lambda x: scaled(local, variables, x, e), raw)
+        values, slopes = functions(features, e)
+        pairs = jax.vmap(jax.vmap(stretch))(pairs)
+        return less_alone(values, e), jnp.einsum("kdf,pf->kdp", pairs, slopes)
+
+    def finish(rows: Array) -> Array:
+        return scale * combine(rows)
+
+    if hasattr(local.descriptor, "atomic_basis"):
+        arrays = (element, edge_vectors(graph), element[graph.neighbors])
+        return AtomRows(arrays, through_sums, finish)
+    raw, pairs = pair_jacobian(local.descriptor, own, graph)
+    return AtomRows((element, raw, pairs), of_features, finish)
 
 
-def _summed(found: EnergyRows, graph: AtomicGraph) -> PredictionRows:
+def _summed(found: AtomRows, graph: AtomicGraph) -> PredictionRows:
     """Rows of one term: an atom adds to its own forces and to those of its neighbours."""
-    number, size = found.values.shape
-    dtype = found.values.dtype
+    number, vectors = graph.num_atoms, edge_vectors(graph)
+    share = graph.energy_mask.astype(vectors.dtype)
 
-    def add(totals: Any, atom: Any) -> tuple[Any, None]:
+    def of_atom(i: Any) -> tuple[Array, Array]:
+        return found.function(jax.tree.map(lambda array: array[i], found.arrays))
+
+    def add(i: Any, totals: Any) -> Any:
         energies, forces, strains = totals
-        i, structure, neighbors, around, share, values, slopes, pairs = atom
-        slope = share * jnp.einsum("kdf,pf->kdp", pairs, slopes)
+        structure, neighbors = graph.graph_index[i], graph.neighbors[i]
+        values, slope = of_atom(i)
+        slope = share[i] * slope
         forces = forces.at[i].add(jnp.sum(slope, axis=0)).at[neighbors].add(-slope)
-        strains = strains.at[structure].add(jnp.einsum("kc,kdp->cdp", around, slope))
-        return (energies.at[structure].add(share * values), forces, strains), None
+        strains = strains.at[structure].add(jnp.einsum("kc,kdp->cdp", vectors[i], slope))
+        return energies.at[structure].add(share[i] * values), forces, strains
 
+    size = jax.eval_shape(of_atom, 0)[0].shape[0]
     start = (
-        jnp.zeros((graph.num_graphs, size), dtype),
-        jnp.zeros((number, 3, size), dtype),
-        jnp.zeros((graph.num_graphs, 3, 3, size), dtype),
+        jnp.zeros((graph.num_graphs, size), vectors.dtype),
+        jnp.zeros((number, 3, size), vectors.dtype),
+        jnp.zeros((graph.num_graphs, 3, 3, size), vectors.dtype),
     )
-    share = graph.energy_mask.astype(dtype)
-    atoms = (jnp.arange(number), graph.graph_index, graph.neighbors, edge_vectors(graph), share)
-    (energy, forces, strains), _ = jax.lax.scan(add, start, (*atoms, *jax.tree.leaves(found)))
+    # Padded atoms stand last.
+    last = jnp.max(jnp.where(graph.atom_mask, jnp.arange(1, number + 1), 0))
+    sums = jax.lax.fori_loop(0, last, add, start)
+    energy, forces, strains = (found.finish(part) for part in sums)
     symmetric = 0.5 * (strains + jnp.swapaxes(strains, 1, 2))
     stress = symmetric / volumes(graph.cell)[:, None, None, None]
     return PredictionRows(energy, forces, stress)
@@ -236,25 +277,36 @@ def _terms(model: nn.Module, path: Path, params: Mapping[str, Any]) -> Iterator[
         raise _not_linear(type(model).__name__)
 
 
-def _parameter_row(local: Local, variables: Mapping[str, Any]):
-    """`(raw features [features], element []) -> [parameters]`: the energy for unit parameters."""
-    own = submodule(variables, ("regressor",))
+def _functions(local: Local, variables: Mapping[str, Any]) -> tuple[Any, Callable[[Array], Array]]:
+    """What a regressor adds up: functions of features, and how the parameters combine them.
+
+    A regressor with the methods `functions(features, element, elements)`, values and derivatives of
+    some functions, and `combined`, which turns their sums into those for its parameters, has them
+    combined once; of others the functions are the outputs for unit parameters.
+
+    Returns:
+        `(features [features], element []) -> ([functions], [functions, features])`, and
+        `[..., functions] -> [..., parameters]`.
+    """
+    regressor, own = local.regressor, submodule(variables, ("regressor",))
+    elements = len(local.species or ())
+    if hasattr(regressor, "functions"):
+        return (
+            lambda x, e: regressor.apply(own, x, e, elements, method="functions"),
+            lambda rows: regressor.apply(own, rows, method="combined"),  # pyright: ignore
+        )
     constants = {name: tree for name, tree in own.items() if name != "params"}
     zeros, unravel = ravel_pytree(jax.tree.map(lambda x: np.zeros(np.shape(x)), own["params"]))
-    elements = len(local.species or ())
-    scale = 1.0 if local.energy_scale is None else local.energy_scale
 
-    def row(raw: Array, element: Array) -> Array:
-        features = scaled(local, variables, raw, element)[None]
-
-        def energy(parameters: Array) -> Array:
+    def row(features: Array, element: Array) -> Array:
+        def output(parameters: Array) -> Array:
             collections = {"params": unravel(parameters), **constants}
-            output = local.regressor.apply(collections, features, element[None], elements)
-            return scale * jnp.sum(jnp.asarray(output))
+            found = regressor.apply(collections, features[None], element[None], elements)
+            return jnp.sum(jnp.asarray(found))
 
-        return jax.grad(energy)(zeros.astype(raw.dtype))
+        return jax.grad(output)(zeros.astype(features.dtype))
 
-    return row
+    return lambda x, e: (row(x, e), jax.jacfwd(row)(x, e)), lambda rows: rows
 
 
 def _check_linear(local: Local, variables: Mapping[str, Any]) -> None:
