@@ -13,6 +13,7 @@ from mlip_jax.descriptors.ace import ClusterExpansion
 from mlip_jax.descriptors.jacobian import pair_jacobian
 from mlip_jax.descriptors.moment_tensor import MomentTensors
 from mlip_jax.descriptors.soap import SOAP
+from mlip_jax.descriptors.triplet import TripletKernel
 from mlip_jax.graph import edge_vectors
 
 SPECIES = (8, 14)
@@ -20,6 +21,7 @@ DESCRIPTORS = {
     "cluster_expansion": ClusterExpansion(SPECIES, 3.5, (4, 3, 2), (0, 2, 2)),
     "moment_tensors": MomentTensors(SPECIES, 3.5, level=8, radial_basis_size=4),
     "soap": SOAP(SPECIES, 3.5, n_max=2, l_max=2),
+    "triplet_kernel": TripletKernel(SPECIES, 3.0, num_sparse=4),
 }
 
 
