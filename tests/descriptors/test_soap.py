@@ -121,28 +121,25 @@ def test_mixed_densities_are_those_of_weighted_elements(structure):
     full = np.einsum("sx,ty,asntml->axnyml", u, u, full).reshape(-1, 2 * n, 2 * n, degrees)
     expected = (full[:, rows, columns] / halves).reshape(len(full), -1)
     np.testing.assert_allclose(spectra(mixed, structure)[:, :-1], expected, atol=1e-12)
-    one = dataclasses.replace(mixed, element_channels=1, element_weights=((1.0,), (1.0,)))
-    alike = dataclasses.replace(structure, atomic_numbers=np.full(4, 14))
-    single = dataclasses.replace(SOAP_OF_TWO, species=(14,), normalise=False)
-    np.testing.assert_allclose(spectra(one, structure), spectra(single, alike), atol=1e-13)
 
 
 def test_unit_weights_leave_elements_apart(structure):
     units = dataclasses.replace(
         SOAP_OF_TWO, element_channels=2, element_weights=((1.0, 0.0), (0.0, 1.0))
     )
-    np.testing.assert_array_equal(spectra(units, structure), spectra(SOAP_OF_TWO, structure))
+    expected = by_pairs(SOAP_OF_TWO, structure)
+    np.testing.assert_allclose(spectra(units, structure), expected, atol=1e-12)
 
 
 def test_the_size_of_mixed_spectra_does_not_depend_on_the_elements(structure):
-    few = dataclasses.replace(SOAP_OF_TWO, element_channels=2)
+    few = dataclasses.replace(SOAP_OF_TWO, n_max=2, l_max=1, element_channels=2)
     many = dataclasses.replace(few, species=(1, 14, 6, 8, 22))
     assert few.isolated_features().shape[1] == many.isolated_features().shape[1]
-    # Weights belong to elements, whatever their order and number.
-    np.testing.assert_allclose(spectra(few, structure), spectra(many, structure), atol=1e-14)
     assert not np.allclose(*few.isolated_features())
-    length = np.linalg.norm(spectra(many, structure)[:, :-1], axis=1)
-    np.testing.assert_allclose(length, 1.0, atol=1e-12)
+    # Weights belong to elements, whatever their order and number.
+    found = spectra(many, structure)
+    np.testing.assert_allclose(found, spectra(few, structure), atol=1e-14)
+    np.testing.assert_allclose(np.linalg.norm(found[:, :-1], axis=1), 1.0, atol=1e-12)
 
 
 def test_features_of_isolated_atoms_are_those_of_a_call():
