@@ -1,8 +1,7 @@
 """Derivatives of descriptors by the pair vectors of their atom."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, edge_vectors
 
 
@@ -19,11 +17,9 @@ def pair_jacobian(
 ) -> tuple[Float[Array, "atoms features"], Float[Array, "atoms max_neighbors 3 features"]]:
     """Features and `dG_i / dr_ij`.
 
-    The features of an atom depend on its own row of pair vectors only: one pass serves all atoms.
-    Features of sums over neighbours, with the methods `atomic_basis(vectors, neighbor, own)` and
-    `from_atomic_basis(basis)`, take a forward pass through the pairs for each direction and a
-    reverse pass through the products for each feature; others take a reverse pass through
-    everything for each feature. One that can do better has a method `pair_jacobian(graph)`.
+    The features of an atom depend on its own row of pair vectors only: one pass serves all atoms, a
+    reverse pass for each feature. A descriptor that can do better has a method
+    `pair_jacobian(graph)`; one of sums over neighbours is served by `basis_jacobian`.
 
     Args:
         descriptor: of one graph.
@@ -35,15 +31,18 @@ def pair_jacobian(
     """
     if hasattr(descriptor, "pair_jacobian"):
         return descriptor.apply(variables, graph, method="pair_jacobian")  # pyright: ignore
-    if hasattr(descriptor, "atomic_basis"):
-        return _through_basis(descriptor, variables, graph)
 
     def describe(vectors: Array) -> Array:
         moved = dataclasses.replace(graph, vectors=vectors)
         return descriptor.apply(variables, moved)  # pyright: ignore[reportReturnType]
 
-    features, jacobian = _by_feature(describe, edge_vectors(graph))
-    return features, jnp.moveaxis(jacobian, 0, -1)
+    features, pull = jax.vjp(describe, edge_vectors(graph))
+
+    def slope(picked: Array) -> Array:
+        return pull(jnp.broadcast_to(picked, features.shape))[0]
+
+    picked = jnp.eye(features.shape[1], dtype=features.dtype)[:, None, :]
+    return features, jnp.moveaxis(jax.lax.map(slope, picked), 0, -1)
 
 
 def basis_jacobian(
@@ -77,30 +76,3 @@ def basis_jacobian(
         return jax.jvp(lambda v: sums(v, neighbor[:, None], owns), (single,), (tangent,))[1]
 
     return basis, jax.vmap(along, out_axes=1)(jnp.eye(3, dtype=vectors.dtype))
-
-
-def _through_basis(
-    descriptor: Any, variables: Mapping[str, Any], graph: AtomicGraph
-) -> tuple[Array, Array]:
-    """By the chain rule."""
-    element = species_index(graph.atomic_numbers, descriptor.species)
-    basis, moved = jax.vmap(functools.partial(basis_jacobian, descriptor, variables))(
-        edge_vectors(graph), element[graph.neighbors], element
-    )
-
-    def products(basis: Array) -> Array:
-        return descriptor.apply(variables, basis, method="from_atomic_basis")
-
-    features, by_basis = _by_feature(products, basis)
-    return features, jnp.einsum("akdb,fab->akdf", moved, by_basis)
-
-
-def _by_feature(function: Callable[[Array], Array], inputs: Array) -> tuple[Array, Array]:
-    """Features of atoms, and their derivatives by the inputs, feature by feature in front."""
-    features, pull = jax.vjp(function, inputs)
-
-    def slope(picked: Array) -> Array:
-        return pull(jnp.broadcast_to(picked, features.shape))[0]
-
-    picked = jnp.eye(features.shape[1], dtype=features.dtype)[:, None, :]
-    return features, jax.lax.map(slope, picked)
