@@ -99,47 +99,58 @@ def atom_rows(local: Local, variables: Mapping[str, Any], graph: AtomicGraph) ->
     """
     species = local.species or ()
     element = species_index(graph.atomic_numbers, species)
-    own = submodule(variables, ("descriptor",))
-    functions, combine = _functions(local, variables)
+    functions, combined = _functions(local, variables)
+    vectors = edge_vectors(graph)
     scale = 1.0 if local.energy_scale is None else local.energy_scale
-    alone = jnp.zeros(())
+    alone = jnp.zeros((len(species), 1), vectors.dtype)
     if local.isolated_zero:
-        raw: Any = local.apply(variables, species, edge_vectors(graph).dtype, method="isolated")
+        raw: Any = local.apply(variables, species, vectors.dtype, method="isolated")
         one = jnp.arange(len(species))
         features = scaled(local, variables, raw, one)
         alone = jax.vmap(lambda x, e: functions(x, e)[0])(features, one)
+    if hasattr(local.descriptor, "atomic_basis"):
+        arrays = (element, vectors, element[graph.neighbors])
+        differentiate = _through_sums(local, variables, functions)
+    else:
+        own = submodule(variables, ("descriptor",))
+        arrays = (element, *pair_jacobian(local.descriptor, own, graph))
+        differentiate = _of_features(local, variables, functions)
 
-    def less_alone(values: Array, e: Array) -> Array:
-        return values - alone[e] if local.isolated_zero else values
+    def function(atom: Any) -> tuple[Array, Array]:
+        values, slopes = differentiate(*atom)
+        return values - alone[atom[0]], slopes
 
-    def through_sums(atom: Any) -> tuple[Array, Array]:
-        e, vectors, neighbor = atom
+    return AtomRows(arrays, function, lambda rows: scale * combined(rows))
+
+
+def _through_sums(local: Local, variables: Mapping[str, Any], functions: Any) -> Any:
+    """`(element, vectors, neighbor) -> (values, slopes)` of an atom, by its sums."""
+    own = submodule(variables, ("descriptor",))
+
+    def differentiate(e: Array, vectors: Array, neighbor: Array) -> tuple[Array, Array]:
         basis, moved = basis_jacobian(local.descriptor, own, vectors, neighbor, e)
 
         def describe(basis: Array) -> Array:
-            raw = local.descriptor.apply(own, basis[None], method="from_atomic_basis")
-            return scaled(local, variables, raw[0], e)  # pyright: ignore
+            raw: Any = local.descriptor.apply(own, basis[None], method="from_atomic_basis")
+            return scaled(local, variables, raw[0], e)
 
         features, pull = jax.vjp(describe, basis)
         values, slopes = functions(features, e)
         (by_basis,) = jax.vmap(pull)(slopes)
-        return less_alone(values, e), jnp.einsum("kdb,pb->kdp", moved, by_basis)
+        return values, jnp.einsum("kdb,pb->kdp", moved, by_basis)
 
-    def of_features(atom: Any) -> tuple[Array, Array]:
-        e, raw, pairs = atom
+    return differentiate
+
+
+def _of_features(local: Local, variables: Mapping[str, Any], functions: Any) -> Any:
+    """`(element, raw features, their derivatives) -> (values, slopes)` of an atom."""
+
+    def differentiate(e: Array, raw: Array, pairs: Array) -> tuple[Array, Array]:
         features, stretch = jax.linearize(lambda x: scaled(local, variables, x, e), raw)
         values, slopes = functions(features, e)
-        pairs = jax.vmap(jax.vmap(stretch))(pairs)
-        return less_alone(values, e), jnp.einsum("kdf,pf->kdp", pairs, slopes)
+        return values, jnp.einsum("kdf,pf->kdp", jax.vmap(jax.vmap(stretch))(pairs), slopes)
 
-    def finish(rows: Array) -> Array:
-        return scale * combine(rows)
-
-    if hasattr(local.descriptor, "atomic_basis"):
-        arrays = (element, edge_vectors(graph), element[graph.neighbors])
-        return AtomRows(arrays, through_sums, finish)
-    raw, pairs = pair_jacobian(local.descriptor, own, graph)
-    return AtomRows((element, raw, pairs), of_features, finish)
+    return differentiate
 
 
 def _summed(found: AtomRows, graph: AtomicGraph) -> PredictionRows:
