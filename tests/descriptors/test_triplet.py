@@ -88,6 +88,16 @@ def test_neighbours_beyond_the_cutoff_and_padding_add_nothing(structure):
     np.testing.assert_array_equal(found[4:], 0.0)
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+def test_an_atom_without_pairs_of_neighbours_has_no_features(slots):
+    numbers, positions = np.array([14, 8])[:slots], np.array([[0.0, 0.0, 0.0], [0.3, 0.0, 0.0]])
+    few = Structure(numbers, positions[:slots], np.zeros((3, 3)), np.zeros(3, bool))
+    graph = make_graph(few, 3.2, dtype=np.float64, bucket=Bucket(1, slots, slots))
+    call = jax.jit(lambda g: KERNEL.apply({}, g, method="pair_jacobian"))
+    for values in call(graph):
+        np.testing.assert_array_equal(values, 0.0)
+
+
 def test_sparse_points_are_spread_triangles():
     spread = dataclasses.replace(KERNEL, points=None, num_sparse=40, min_distance=1.5)
     points = spread.sparse_points()
