@@ -6,7 +6,6 @@ elements: M. J. Willatt et al., Phys. Chem. Chem. Phys. 20, 29661 (2018); produc
 only: J. P. Darby et al., Phys. Rev. Lett. 131, 028001 (2023).
 """
 
-import math
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -145,21 +144,22 @@ class ClusterExpansion(nn.Module):
         parts = [functions(rows, order).T.reshape(len(basis), -1) for order in orders(selection)]
         return jnp.concatenate([first, *parts], axis=1)
 
-    def along(
-        self, basis: Float[Array, "atoms basis"], moved: Float[Array, "atoms *directions basis"]
-    ) -> Float[Array, "atoms *directions features"]:
-        """Derivatives of what `from_atomic_basis` gives along directions of the basis."""
+    def basis_slopes(
+        self, basis: Float[Array, "atoms basis"]
+    ) -> Float[Array, "atoms features basis"]:
+        """Derivatives of what `from_atomic_basis` gives by the basis."""
         selection, atoms = self.selection, len(basis)
-        number, between = self.sums * self.n_max[0], math.prod(moved.shape[1:-1])
-        sets = (self.separate, selection.num_rows)
-        rows = basis[:, number:].reshape(atoms * sets[0], sets[1]).T
-        directions = moved[..., number:].reshape(atoms, between, *sets)
-        parts = [moved[..., :number]]
+        number, sets = self.sums * self.n_max[0], self.separate
+        rows = basis[:, number:].reshape(atoms * sets, selection.num_rows).T
+        own = jnp.eye(sets, dtype=basis.dtype)[:, None, :, None]
+        parts = []
         for order in orders(selection):
-            own = slopes(rows, order).reshape(atoms, self.separate, order.size, -1)
-            found = jnp.einsum("akcr,acfr->akcf", directions, own)
-            parts.append(found.reshape(*moved.shape[:-1], -1))
-        return jnp.concatenate(parts, axis=-1)
+            of_set = slopes(rows, order).reshape(atoms, sets, order.size, 1, selection.num_rows)
+            parts.append((of_set * own[None]).reshape(atoms, sets * order.size, -1))
+        higher = jnp.concatenate([jnp.zeros((atoms, number, rows.size // atoms)), *parts], axis=1)
+        first = jnp.eye(higher.shape[1], number, dtype=basis.dtype)
+        first = jnp.broadcast_to(first, (atoms, *first.shape))
+        return jnp.concatenate([first, higher.astype(basis.dtype)], axis=2)
 
     def _weights(self, neighbor: Array, dtype: Any) -> Array | None:
         """Weights of neighbours in the sums."""

@@ -155,11 +155,11 @@ def from_pairs(
         shapes: (λ, ζ).
         einsum: how products are summed.
     """
-    here, there = _meetings(jnp.swapaxes(vectors, 1, 2))
-    near, far = _meetings(distances)
+    here, there = meetings(jnp.swapaxes(vectors, 1, 2))
+    near, far = meetings(distances)
     cosines = jnp.sum(here * there, axis=1) / (near * far)
-    first, second = _meetings(weights)
-    products = first * second * _once(distances.shape[1], weights.dtype)
+    first, second = meetings(weights)
+    products = first * second * once(distances.shape[1], weights.dtype)[None, None]
     if any(zeta < 0.0 for _, zeta in shapes):
         # A padded slot may lie where such functions diverge.
         cosines = jnp.where(jnp.any(products != 0.0, axis=1), cosines, 0.0)
@@ -170,7 +170,7 @@ def from_pairs(
         apart = squares > 0.0
         products = products * third(jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1.0)), 0.0))
     number = elements.shape[-1]
-    mine, other = _meetings(jnp.swapaxes(elements, 1, 2))
+    mine, other = meetings(jnp.swapaxes(elements, 1, 2))
     chosen = [
         mine[:, e] * other[:, f] + (mine[:, f] * other[:, e] if e != f else 0.0)
         for e, f in element_pairs(number)
@@ -181,31 +181,33 @@ def from_pairs(
     )
 
 
-def _meetings(values: Array) -> tuple[Array, Array]:
+def meetings(
+    values: Float[Array, "*batch neighbors"],
+) -> tuple[Float[Array, "*batch 1 neighbors"], Float[Array, "*batch turns neighbors"]]:
     """Values of both neighbours of every pair, `[..., d, j]`, of values `[..., neighbors]`.
 
     By a 0/1 matrix, whose transpose is a product: a CPU spends more on that of rolled copies.
     """
     number = values.shape[-1]
-    matrix = jnp.asarray(_turns(number), values.dtype)
+    matrix = jnp.asarray(turns(number), values.dtype)
     other = jnp.matmul(values, matrix, precision="highest")
     other = other.reshape((*values.shape[:-1], number // 2, number))
     return values[..., None, :], other
 
 
 @functools.cache
-def _turns(number: int) -> np.ndarray:
+def turns(number: int) -> Float[np.ndarray, "neighbors pairs"]:
     """`[neighbors, d * j]`: which neighbour j + d is."""
-    turns, start = np.meshgrid(np.arange(1, number // 2 + 1), np.arange(number), indexing="ij")
-    return (np.arange(number)[:, None] == ((start + turns) % number).reshape(1, -1)).astype(float)
+    turn, start = np.meshgrid(np.arange(1, number // 2 + 1), np.arange(number), indexing="ij")
+    return (np.arange(number)[:, None] == ((start + turn) % number).reshape(1, -1)).astype(float)
 
 
-def _once(number: int, dtype) -> Array:
-    """Factors `[1, 1, d, 1]`: where k is even, the last d meets every pair twice."""
+def once(number: int, dtype) -> Float[Array, "turns 1"]:
+    """Factors of the pairs `[d, j]`: where k is even, the last d meets every pair twice."""
     factors = np.ones(number // 2)
     if number % 2 == 0 and number:
         factors[-1] = 0.5
-    return jnp.asarray(factors[None, None, :, None], dtype)
+    return jnp.asarray(factors[:, None], dtype)
 
 
 def _by_element(weights: Array, elements: Array) -> Array:

@@ -1,15 +1,14 @@
 """Derivatives of descriptors by the pair vectors of their atom."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, edge_vectors
 
 
@@ -18,12 +17,10 @@ def pair_jacobian(
 ) -> tuple[Float[Array, "atoms features"], Float[Array, "atoms max_neighbors 3 features"]]:
     """Features and `dG_i / dr_ij`.
 
-    The features of an atom depend on its own row of pair vectors only: one pass serves all atoms.
-    Features of sums over neighbours, with the methods `atomic_basis(vectors, neighbor, own)` and
-    `from_atomic_basis(basis)`, take a forward pass through the pairs for each direction and a
-    reverse pass through the products for each feature, unless they have a method `along(basis,
-    moved)` for their derivatives along directions of the basis; others take a reverse pass through
-    everything for each feature. One that can do better has a method `pair_jacobian(graph)`.
+    The features of an atom depend on its own row of pair vectors only: one pass serves all atoms, a
+    reverse pass for each feature. A descriptor that can do better has a method
+    `pair_jacobian(graph)`; one of sums over neighbours, with the methods `atomic_basis(vectors,
+    neighbor, own)` and `from_atomic_basis(basis)`, is served by `basis_jacobian`.
 
     Args:
         descriptor: of one graph.
@@ -35,54 +32,48 @@ def pair_jacobian(
     """
     if hasattr(descriptor, "pair_jacobian"):
         return descriptor.apply(variables, graph, method="pair_jacobian")  # pyright: ignore
-    if hasattr(descriptor, "atomic_basis"):
-        return _through_basis(descriptor, variables, graph)
 
     def describe(vectors: Array) -> Array:
         moved = dataclasses.replace(graph, vectors=vectors)
         return descriptor.apply(variables, moved)  # pyright: ignore[reportReturnType]
 
-    features, jacobian = _by_feature(describe, edge_vectors(graph))
-    return features, jnp.moveaxis(jacobian, 0, -1)
-
-
-def _through_basis(
-    descriptor: Any, variables: Mapping[str, Any], graph: AtomicGraph
-) -> tuple[Array, Array]:
-    """By the chain rule; a pair is an atom with one neighbour, as the basis is a sum of these."""
-    element = species_index(graph.atomic_numbers, descriptor.species)
-    vectors, neighbor = edge_vectors(graph), element[graph.neighbors]
-    atoms, slots, _ = vectors.shape
-
-    def sums(vectors: Array, neighbor: Array, own: Array) -> Array:
-        return descriptor.apply(variables, vectors, neighbor, own, method="atomic_basis")
-
-    def products(basis: Array) -> Array:
-        return descriptor.apply(variables, basis, method="from_atomic_basis")
-
-    own = jnp.broadcast_to(element[:, None], neighbor.shape).reshape(-1)
-    single = vectors.reshape(-1, 1, 3)
-
-    def along(direction: Array) -> Array:
-        tangent = jnp.broadcast_to(direction, single.shape)
-        pairs = jax.jvp(lambda v: sums(v, neighbor.reshape(-1, 1), own), (single,), (tangent,))[1]
-        return pairs.reshape(atoms, slots, -1)
-
-    moved = jax.vmap(along, out_axes=2)(jnp.eye(3, dtype=vectors.dtype))
-    basis = sums(vectors, neighbor, element)
-    if hasattr(descriptor, "along"):
-        jacobian: Any = descriptor.apply(variables, basis, moved, method="along")
-        return products(basis), jacobian
-    features, by_basis = _by_feature(products, basis)
-    return features, jnp.einsum("akdb,fab->akdf", moved, by_basis)
-
-
-def _by_feature(function: Callable[[Array], Array], inputs: Array) -> tuple[Array, Array]:
-    """Features of atoms, and their derivatives by the inputs, feature by feature in front."""
-    features, pull = jax.vjp(function, inputs)
+    features, pull = jax.vjp(describe, edge_vectors(graph))
 
     def slope(picked: Array) -> Array:
         return pull(jnp.broadcast_to(picked, features.shape))[0]
 
     picked = jnp.eye(features.shape[1], dtype=features.dtype)[:, None, :]
-    return features, jax.lax.map(slope, picked)
+    return features, jnp.moveaxis(jax.lax.map(slope, picked), 0, -1)
+
+
+def basis_jacobian(
+    descriptor: Any,
+    variables: Mapping[str, Any],
+    vectors: Float[Array, "max_neighbors 3"],
+    neighbor: Int[Array, " max_neighbors"],
+    own: Int[Array, ""],
+) -> tuple[Float[Array, " basis"], Float[Array, "max_neighbors 3 basis"]]:
+    """What `atomic_basis` gives for one atom, and its derivatives by the pair vectors.
+
+    The basis is a sum over pairs: one pass for each direction serves all of them, each as an atom
+    with one neighbour.
+
+    Args:
+        descriptor: with a method `atomic_basis`.
+        variables: of the descriptor.
+        vectors: Å.
+        neighbor: index of the element of each neighbour.
+        own: that of the atom.
+    """
+
+    def sums(vectors: Array, neighbor: Array, own: Array) -> Array:
+        return descriptor.apply(variables, vectors, neighbor, own, method="atomic_basis")
+
+    basis = sums(vectors[None], neighbor[None], own[None])[0]
+    single, owns = vectors[:, None, :], jnp.broadcast_to(own, neighbor.shape)
+
+    def along(direction: Array) -> Array:
+        tangent = jnp.broadcast_to(direction, single.shape)
+        return jax.jvp(lambda v: sums(v, neighbor[:, None], owns), (single,), (tangent,))[1]
+
+    return basis, jax.vmap(along, out_axes=1)(jnp.eye(3, dtype=vectors.dtype))

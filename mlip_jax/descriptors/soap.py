@@ -7,13 +7,20 @@ each element, atoms smeared as Gaussians and weighted with a cutoff function, is
 
 where a and b stand for an element s and a radial function n. The conventions are those of QUIP: the
 centre atom is part of the density, spectra are normalised, pairs a ≥ b stand for both orders.
+
+Of many elements the densities can be mixed into few channels before products are taken,
+
+    c_(κ n) lm = Σ_s u_sκ c_(s n) lm,
+
+so that the size of the spectrum does not grow with their number: the mixing of elements of M. J.
+Willatt, F. Musil, M. Ceriotti, Phys. Chem. Chem. Phys. 20, 29661 (2018), with fixed vectors u.
+J. P. Darby, J. R. Kermode, G. Csányi, npj Comput. Mater. 8, 166 (2022) compare ways to compress.
 """
 
 import functools
 import math
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -42,6 +49,10 @@ class SOAP(nn.Module):
         basis_error_exponent: of the basis `gaussian`: its end, see `soap_radial`.
         radial_basis: `gaussian` (QUIP: equally spaced Gaussians), or DScribe's `gto` or
             `polynomial`; Himanen et al., Comput. Phys. Commun. 247, 106949 (2020).
+        element_channels: channels that the densities of the elements are mixed into; `None`: each
+            element is a channel of its own.
+        element_weights: u, a row for each element with as many numbers as there are channels.
+            `None`: unit vectors drawn at random, that of an element the same in every model.
     """
 
     species: tuple[int, ...] | None = None
@@ -55,36 +66,42 @@ class SOAP(nn.Module):
     covariance_sigma0: float = 0.0
     basis_error_exponent: float = 10.0
     radial_basis: RadialBasis = "gaussian"
+    element_channels: int | None = None
+    element_weights: tuple[tuple[float, ...], ...] | None = None
 
     def __call__(self, graph: AtomicGraph) -> Float[Array, "atoms features"]:
-        """Spectra in QUIP's order: pairs a ≥ b (by element, then n), of each l = 0 … `l_max`.
+        """Spectra in QUIP's order: pairs a ≥ b (by channel, then n), of each l = 0 … `l_max`.
 
         Raises:
             UserError: for fields that are not filled in or impossible.
         """
-        species = self._checked_species()
-        element = species_index(graph.atomic_numbers, species)
+        return map_atom_blocks(self.environment, graph, *self.pairs(graph))
 
-        def block(vectors: Array, neighbor: Array, own: Array) -> Array:
-            return self._spectrum(self._expansion(vectors, neighbor, own))
-
+    def pairs(self, graph: AtomicGraph) -> tuple[Array, Array, Array]:
+        """Pair vectors [Å], elements of neighbours and of atoms: what features depend on."""
+        element = species_index(graph.atomic_numbers, self._checked_species())
         k = prefix_length(graph, self.cutoff)
-        vectors, neighbor = edge_vectors(graph)[:, :k], element[graph.neighbors[:, :k]]
-        return map_atom_blocks(block, graph, vectors, neighbor, element)
+        return edge_vectors(graph)[:, :k], element[graph.neighbors[:, :k]], element
+
+    def environment(
+        self, vectors: Array, neighbor: Array, own: Array
+    ) -> Float[Array, "atoms features"]:
+        """Features of some atoms, from their rows of `pairs`."""
+        return self._spectrum(self._expansion(vectors, neighbor, own))
 
     def _expansion(self, vectors: Array, neighbor: Array, own: Array) -> list[Array]:
-        """Coefficients c of every degree, `[atoms, elements * n_max, 2l + 1]`."""
-        elements = len(self._checked_species())
+        """Coefficients c of every degree, `[atoms, channels * n_max, 2l + 1]`."""
+        weights = self._weights()
         r = safe_norm(vectors)
         x = jnp.minimum(r / self.cutoff, 1.0)
         even, odd = self._radial(x, r)
         units = vectors / jnp.where(r > 0.0, r, 1.0)[..., None]
-        chosen = jax.nn.one_hot(neighbor, elements, dtype=r.dtype)
+        mixed = jnp.asarray(weights, r.dtype)[neighbor]
         expansion = []
         for l, harmonics in enumerate(angular.spherical_harmonics(units, self.l_max)):
             radial = (odd if l % 2 else even)[..., l // 2, :]
-            if elements > 1:
-                radial = (chosen[..., None] * radial[..., None, :]).reshape(*r.shape, -1)
+            if weights.shape != (1, 1):
+                radial = (mixed[..., None] * radial[..., None, :]).reshape(*r.shape, -1)
             expansion.append(jnp.einsum("ijn,ijm->inm", radial, harmonics))
         expansion[0] = expansion[0] + jnp.asarray(self._centre(), r.dtype)[own][..., None]
         return expansion
@@ -100,7 +117,7 @@ class SOAP(nn.Module):
         self, basis: Float[Array, "atoms basis"]
     ) -> Float[Array, "atoms features"]:
         """Spectra, products of what `atomic_basis` gives."""
-        channels = len(self._checked_species()) * self.n_max
+        channels = self._weights().shape[1] * self.n_max
         orders = 2 * np.arange(self.l_max + 1) + 1
         parts = jnp.split(basis, np.cumsum(channels * orders)[:-1].tolist(), axis=1)
         return self._spectrum(
@@ -145,10 +162,19 @@ class SOAP(nn.Module):
 
     def _centre(self) -> Float[np.ndarray, "elements channels"]:
         """What the atom itself adds to c of l = 0, by its element."""
-        elements = len(self._checked_species())
         at_centre = radial_functions(np.zeros(1), self._settings)[0, 0]
         alone = at_centre * (self.central_weight / math.sqrt(4.0 * math.pi))
-        return np.kron(np.eye(elements), alone[None, :])
+        return np.kron(self._weights(), alone[None, :])
+
+    def _weights(self) -> Float[np.ndarray, "elements channels"]:
+        """u; the unit matrix where every element is a channel."""
+        species, channels = self._checked_species(), self.element_channels
+        if channels is None:
+            return np.eye(len(species))
+        if self.element_weights is not None:
+            return np.array(self.element_weights)
+        rows = np.stack([np.random.default_rng(z).normal(size=channels) for z in species])
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     @property
     def _settings(self) -> RadialSettings:
@@ -177,7 +203,19 @@ class SOAP(nn.Module):
                 f"soap: got n_max = {self.n_max}, l_max = {self.l_max}, atom_sigma = "
                 f"{self.atom_sigma} Å; expected n_max >= 1, l_max >= 0 and a positive width."
             )
+        if self.element_channels is not None or self.element_weights is not None:
+            self._check_channels(self.species)
         return self.species
+
+    def _check_channels(self, species: tuple[int, ...]) -> None:
+        channels = self.element_channels or 0
+        rows = self.element_weights or ((1.0,) * channels,) * len(species)
+        if channels < 1 or len(rows) != len(species) or {len(row) for row in rows} != {channels}:
+            raise UserError(
+                f"soap: got element_channels = {self.element_channels} and element_weights of "
+                f"{len(rows)} rows; expected at least one channel, and a row of as many numbers "
+                f"for each of the {len(species)} elements."
+            )
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.shapes import single_buckets
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference.prediction import StructurePrediction, predict, require_precision
-from mlip_jax.models.linear_terms import compiled_rows
+from mlip_jax.models.linear_rows import compiled_rows
 from mlip_jax.potential import Potential
 
 PROPERTIES = ("energy", "forces", "stress")

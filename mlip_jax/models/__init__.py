@@ -49,6 +49,7 @@ PARTS = {
     "quadratic": "mlip_jax.nn.linear:Quadratic",
     "soap": "mlip_jax.descriptors.soap:SOAP",
     "symmetry_functions": "mlip_jax.descriptors.acsf:SymmetryFunctions",
+    "triplet_kernel": "mlip_jax.descriptors.triplet:TripletKernel",
 }
 """What a field of a model may name: descriptors and regressors."""
 
@@ -295,6 +296,5 @@ def _field_schema(key: str, annotation: Any) -> dict[str, Any]:
     if not _holds_module(annotation):
         return config.json_schema(_COMMON_FIELDS.get(key, annotation))
     module = {"$ref": "#/$defs/module"}
-    if type(None) in typing.get_args(annotation):
-        return {"anyOf": [module, {"type": "array", "items": module}, {"type": "null"}]}
-    return {"anyOf": [module, {"type": "array", "items": module}]}
+    null = [{"type": "null"}] if type(None) in typing.get_args(annotation) else []
+    return {"anyOf": [module, {"type": "array", "items": module}, *null]}

@@ -78,6 +78,31 @@ class GaussianProcess(nn.Module):
         picked = jax.nn.one_hot(element, elements, dtype=features.dtype)
         return jnp.einsum("ei,ie->i", energies, picked)
 
+    def functions(
+        self, features: Float[Array, " features"], element: Int[Array, ""], elements: int
+    ) -> tuple[Float[Array, " points"], Float[Array, "points features"]]:
+        """Kernels of one atom with the sparse points of all elements, and their derivatives.
+
+        Those of other elements than the atom's vanish.
+
+        Args:
+            features: x.
+            element: index of the atom's element.
+            elements: number of elements.
+        """
+        points = self.get_variable("constants", "points").astype(features.dtype)
+        points = points.reshape(-1, points.shape[-1])
+        own = jnp.repeat(jax.nn.one_hot(element, elements, dtype=features.dtype), self.num_sparse)
+        overlap = points @ features
+        rising = own * overlap ** (self.zeta - 1)
+        return rising * overlap, (self.zeta * rising)[:, None] * points
+
+    def combined(self, rows: Float[Array, "*rows points"]) -> Float[Array, "*rows parameters"]:
+        """Rows of the parameters β, of those of the kernels: the whitening of each element."""
+        whitening = self.get_variable("constants", "whitening").astype(rows.dtype)
+        by_element = rows.reshape(*rows.shape[:-1], *whitening.shape[:2])
+        return jnp.einsum("...es,esk->...ek", by_element, whitening).reshape(rows.shape)
+
     def fold(
         self, variables: Mapping[str, Any], alone: Float[np.ndarray, "elements features"]
     ) -> tuple[dict[str, Any], Float[np.ndarray, " elements"]]:

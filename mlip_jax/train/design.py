@@ -1,7 +1,7 @@
 """The rows of a least-squares problem: derivatives of predictions by the parameters.
 
 Energies of atoms are linear in the parameters, and so are their derivatives: what a term of the
-model says of one atom (`models.linear_terms`) gives the rows of energies, forces and stresses.
+model says of one atom (`models.linear_rows`) gives the rows of energies, forces and stresses.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 from mlip_jax.config import UserError
 from mlip_jax.data.batching import Batch
 from mlip_jax.graph import atoms_per_graph
-from mlip_jax.models.linear_terms import PredictionRows, compiled_rows, fixed_part, linear_terms
+from mlip_jax.models.linear_rows import PredictionRows, compiled_rows
+from mlip_jax.models.linear_terms import fixed_part, linear_terms
 from mlip_jax.potential import Prediction, Variables, predict_fn
 from mlip_jax.train.loss import PROPERTIES, LossConfig, PropertyLoss
 

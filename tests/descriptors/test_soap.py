@@ -103,6 +103,45 @@ def test_spectra_are_sums_over_pairs_of_neighbours(structure, changes):
     np.testing.assert_allclose(low, expected, atol=1e-6 * np.abs(expected).max())
 
 
+def test_mixed_densities_are_those_of_weighted_elements(structure):
+    """Mixing is linear: from sums over pairs of neighbours of the uncompressed spectra."""
+    weights = ((0.9, -0.2), (0.3, 0.8))
+    mixed = dataclasses.replace(
+        SOAP_OF_TWO, element_channels=2, element_weights=weights, normalise=False
+    )
+    n, degrees = mixed.n_max, mixed.l_max + 1
+    rows, columns = np.tril_indices(2 * n)
+    separate = by_pairs(dataclasses.replace(SOAP_OF_TWO, normalise=False), structure)[:, :-1]
+    separate = separate.reshape(len(separate), len(rows), degrees)
+    full = np.zeros((len(separate), 2 * n, 2 * n, degrees))
+    halves = np.where(rows == columns, 1.0, np.sqrt(0.5))[None, :, None]
+    full[:, rows, columns] = full[:, columns, rows] = separate * halves
+    full = full.reshape(-1, 2, n, 2, n, degrees)
+    u = np.array(weights)
+    full = np.einsum("sx,ty,asntml->axnyml", u, u, full).reshape(-1, 2 * n, 2 * n, degrees)
+    expected = (full[:, rows, columns] / halves).reshape(len(full), -1)
+    np.testing.assert_allclose(spectra(mixed, structure)[:, :-1], expected, atol=1e-12)
+
+
+def test_unit_weights_leave_elements_apart(structure):
+    units = dataclasses.replace(
+        SOAP_OF_TWO, element_channels=2, element_weights=((1.0, 0.0), (0.0, 1.0))
+    )
+    expected = by_pairs(SOAP_OF_TWO, structure)
+    np.testing.assert_allclose(spectra(units, structure), expected, atol=1e-12)
+
+
+def test_the_size_of_mixed_spectra_does_not_depend_on_the_elements(structure):
+    few = dataclasses.replace(SOAP_OF_TWO, n_max=2, l_max=1, element_channels=2)
+    many = dataclasses.replace(few, species=(1, 14, 6, 8, 22))
+    assert few.isolated_features().shape[1] == many.isolated_features().shape[1]
+    assert not np.allclose(*few.isolated_features())
+    # Weights belong to elements, whatever their order and number.
+    found = spectra(many, structure)
+    np.testing.assert_allclose(found, spectra(few, structure), atol=1e-14)
+    np.testing.assert_allclose(np.linalg.norm(found[:, :-1], axis=1), 1.0, atol=1e-12)
+
+
 def test_features_of_isolated_atoms_are_those_of_a_call():
     for z in SPECIES:
         atom = Structure(np.array([z]), np.zeros((1, 3)), np.zeros((3, 3)), np.zeros(3, bool))
@@ -160,6 +199,9 @@ def test_values_and_derivatives_are_finite_anywhere():
         ({"atom_sigma": 0.01}, "wider atoms"),
         ({"cutoff_transition_width": 0.0}, "transition_width"),
         ({"n_max": 0}, "n_max >= 1"),
+        ({"element_channels": 0}, "at least one channel"),
+        ({"element_weights": ((1.0,), (1.0,))}, "element_channels"),
+        ({"element_channels": 2, "element_weights": ((1.0,), (1.0,))}, "2 elements"),
         ({"n_max": 16, "radial_basis": "polynomial"}, "linearly dependent"),
     ],
 )

@@ -26,8 +26,11 @@ PRESETS = {
         "zeta": 2,
         "num_pair_sparse": 3,
         "pair_cutoff": 2.8,
+        "num_triplet_sparse": 3,
+        "triplet_cutoff": 2.6,
         "energy_scale": 0.5,
         "pair_energy_scale": 0.2,
+        "triplet_energy_scale": 0.3,
     },
     "hdnnp_4g": {
         "electronegativity": {

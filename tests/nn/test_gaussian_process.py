@@ -1,6 +1,7 @@
 """Sparse Gaussian processes: the kernel written out, the prior, and the choice of points."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -51,6 +52,28 @@ def test_whitened_coefficients_have_the_prior_of_the_process(process):
         kernel = (points @ points.T) ** 3
         phi = kernel @ matrix
         np.testing.assert_allclose(phi @ phi.T, kernel, atol=10 * module.jitter)
+
+
+def test_functions_and_their_combinations_make_the_output(process, features):
+    """Values and slopes of the kernels, whitened, times the coefficients."""
+    module, variables = process
+    beta = np.asarray(variables["params"]["coefficients"])
+
+    @jax.jit
+    def by_functions(x, e):
+        values, slopes = module.apply(variables, x, e, 2, method="functions")
+        rows = module.apply(variables, jnp.concatenate([values[None], slopes.T]), method="combined")
+        return rows @ beta.ravel()
+
+    @jax.jit
+    def by_output(x, e):
+        def output(x):
+            return module.apply(variables, x[None], e[None], 2)[0]
+
+        return jnp.concatenate([output(x)[None], jax.grad(output)(x)])
+
+    for x, e in zip(features[:2], ELEMENT[:2], strict=True):
+        np.testing.assert_allclose(by_functions(x, e), by_output(x, e), rtol=1e-10)
 
 
 def test_missing_points_have_no_influence(process, features):

@@ -19,6 +19,7 @@ from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.structure import StructureLabels
 from mlip_jax.descriptors.acsf import ACSF as SymmetryFunctionGrid
 from mlip_jax.inference import uncertainty
+from mlip_jax.models.gap import gap
 from mlip_jax.models.local import Local
 from mlip_jax.models.pair import ZBL, Morse
 from mlip_jax.models.sum import Sum
@@ -152,16 +153,40 @@ def _training_part(path, output):
     return list(dataset.load(sections.data, path.parent).train)
 
 
-def test_rows_are_derivatives_of_predictions():
-    """A sum of two linear models of two elements and a repulsion without parameters."""
-    acsf = SymmetryFunctionGrid((8, 14), 3.0, num_radial=3, num_angular=1, zetas=(1,))
-    model = Sum(
+ROWS = {
+    "linear": Sum(
         (
-            Local(acsf, Linear(), energy_scale=0.5),
+            Local(
+                SymmetryFunctionGrid((8, 14), 3.0, num_radial=3, num_angular=1, zetas=(1,)),
+                Linear(),
+                energy_scale=0.5,
+            ),
             ZBL(species=(8, 14), cutoff=3.0),
-            Local(acsf, Quadratic()),
+            Local(
+                SymmetryFunctionGrid((8, 14), 3.0, num_radial=3, num_angular=1, zetas=(1,)),
+                Quadratic(),
+            ),
         )
-    )
+    ),
+    "gap": gap(
+        species=(8, 14),
+        cutoff=3.0,
+        n_max=2,
+        l_max=1,
+        zeta=2,
+        num_sparse=3,
+        num_pair_sparse=3,
+        num_triplet_sparse=3,
+        triplet_cutoff=2.8,
+        energy_scale=0.5,
+    ),
+}
+"""Models of two elements, the first with a repulsion without parameters."""
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_are_derivatives_of_predictions(name):
+    model = ROWS[name]
     labels = StructureLabels(energy=1.0, forces=np.zeros((4, 3)), stress=np.zeros((3, 3)))
     structures = [
         dataclasses.replace(s, atomic_numbers=np.array([14, 8, 14, 8]), labels=labels, weight=1.0)
@@ -176,6 +201,7 @@ def test_rows_are_derivatives_of_predictions():
     batch = jax.tree.map(jnp.asarray, source.batch(0, 0))
     variables = jax.jit(model.init)(jax.random.key(0), batch.graph)
     variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), dict(variables))
+    variables = model.calibrate(variables, [batch.graph])
     scales = {"energy": 2.0, "forces": 1.0, "stress": 4.0}
     found = design.design_fn(model, variables, scales, (8, 14))(batch)
     flat, unravel = ravel_pytree(variables["params"])
