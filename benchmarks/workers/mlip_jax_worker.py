@@ -83,12 +83,15 @@ def inference(case: dict, settings: dict) -> Program:
         return make_graph(structure, needs.cutoff, prefix_cutoffs=needs.prefix_cutoffs, block=block)
 
     def evaluate(block: int) -> Task:
-        compute = jax.jit(predict)
         blocked = jax.device_put(prepare_graph(block))
 
+        @jax.jit
+        def compute(variables, graph):
+            prediction = predict(variables, graph)
+            return prediction.energy, prediction.forces, prediction.stress
+
         def run() -> None:
-            prediction = compute(variables, blocked)
-            jax.device_get((prediction.energy, prediction.forces))
+            jax.device_get(compute(variables, blocked))
 
         return Task(run)
 

@@ -93,32 +93,26 @@ class Local(nn.Module):
         species = _known_species(self.species)
         element = species_index(graph.atomic_numbers, species)
         raw = self.descriptor(graph)
-        number = raw.shape[0]
-        graded = self.has_variable("constants", "active")
-        folded = self.get_variable("constants", "isolated")
-        if (self.isolated_zero and folded is None) or graded:
-            alone = self.isolated(species, raw.dtype)
-            raw = jnp.concatenate([raw, alone])
-            element = jnp.concatenate([element, jnp.arange(len(species), dtype=element.dtype)])
         scaling = self._scaling(len(species), raw.shape[1])
         features = _scaled(raw, element, scaling)
-        energies = self.regressor(features, element, len(species))
-        own = element[:number]
+        graded = self.has_variable("constants", "active")
+        folded = self.get_variable("constants", "isolated")
         if self._in_blocks(graph) and not graded:
-            of_atoms = self._energies_in_blocks(graph, scaling)
-            energies = jnp.concatenate([of_atoms, energies[number:]])
-        if folded is not None:
-            energies = energies[:number] - jnp.asarray(folded, raw.dtype)[own]
-        elif self.isolated_zero:
-            energies = energies[:number] - energies[number:][own]
+            energies = self._energies_in_blocks(graph, scaling)
+        else:
+            energies = self.regressor(features, element, len(species))
         grades = None
-        if graded:
-            away = features[:number] - features[number:][own]
-            grades = self._grades(away, own)
+        if (self.isolated_zero and folded is None) or graded:
+            each = jnp.arange(len(species), dtype=element.dtype)
+            alone = _scaled(self.isolated(species, raw.dtype), each, scaling)
+            if self.isolated_zero and folded is None:
+                energies = energies - self.regressor(alone, each, len(species))[element]
+            if graded:
+                grades = self._grades(features - alone[element], element)
+        if folded is not None:
+            energies = energies - jnp.asarray(folded, raw.dtype)[element]
         scale = 1.0 if self.energy_scale is None else self.energy_scale
-        return AtomOutputs(
-            energies=(scale * energies)[:number], features=features[:number], grades=grades
-        )
+        return AtomOutputs(energies=scale * energies, features=features, grades=grades)
 
     def fold(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Variables for a program of float32, made from those in float64.

@@ -45,19 +45,17 @@ def _jvp(function: EnergyOfRows, primals: Any, tangents: Any) -> tuple[Array, Ar
     changes, _, moved, _ = tangents
 
     def sloped(vectors: Array, *arrays: Array) -> tuple[Array, Array]:
-        def total(vectors: Array) -> tuple[Array, Array]:
-            energies = function(parameters, vectors, *arrays)
-            return jnp.sum(energies), energies
-
-        (_, energies), slopes = jax.value_and_grad(total, has_aux=True)(vectors)
-        return energies, slopes
+        energies, pull = jax.vjp(lambda v: function(parameters, v, *arrays), vectors)
+        # Tied to the block: what does not depend on it would leave the loop, a load on memory.
+        ones, _ = jax.lax.optimization_barrier((jnp.ones_like(energies), vectors))
+        return energies, pull(ones)[0]
 
     if isinstance(moved, SymbolicZero):
         energies = atom_energies(function, parameters, graph, vectors, arrays)
         tangent = jnp.zeros_like(energies)
     else:
         energies, slopes = map_atom_blocks(sloped, graph, vectors, *arrays)
-        tangent = jnp.sum(slopes * moved, axis=(1, 2))
+        tangent = jnp.sum(slopes * moved, axis=(1, 2)).astype(energies.dtype)
     leaves = jax.tree.leaves(changes, is_leaf=_is_zero)
     if all(_is_zero(change) for change in leaves):
         return energies, tangent
