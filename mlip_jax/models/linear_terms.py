@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
+from mlip_jax.models import feature_scaling
 from mlip_jax.models.local import Local
 from mlip_jax.models.sum import Sum
 
@@ -93,8 +94,8 @@ def scaled(local: Local, variables: Mapping[str, Any], raw: Array, element: Arra
     """
     if local.scaling == "none":
         return raw
-    shift, factor = (jnp.asarray(variables["constants"][n], raw.dtype) for n in ("shift", "factor"))
-    return (raw - shift[element]) * factor[element]
+    constants = variables["constants"]
+    return feature_scaling.scaled(raw, element, (constants["shift"], constants["factor"]))
 
 
 def _at(tree: Any, path: Path) -> Any:

@@ -3,16 +3,17 @@
 A descriptor is a linen module, `descriptor(graph) -> [atoms, features]`, with parameters or none
 and the attributes `species` and `cutoff` [Å]; where it knows the features of isolated atoms in
 advance, whatever its parameters, a method `isolated_features() -> [elements, features]` saves
-computing them. A regressor is a module `regressor(features, element [atoms], elements) -> [atoms]`;
+computing them. With the methods `pairs(graph)`, arrays of atoms that begin with the pair vectors,
+and `environment(*rows of these) -> features`, blocks of atoms are differentiated one by one
+(`nn.atom_energies`). A regressor is a module `regressor(features, element [atoms], elements) -> [atoms]`;
 where it needs to see features of the data before it is fitted, it has a method `calibrate`, as
 `nn.gaussian_process.GaussianProcess` has.
 Any descriptor goes with any regressor.
 """
 
-import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,13 +24,9 @@ from jaxtyping import Array, Float
 from mlip_jax.config import UserError
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, AtomOutputs
+from mlip_jax.models.feature_scaling import Moments, Scaling, scaled
 from mlip_jax.nn.atom_energies import atom_energies
 from mlip_jax.nn.sparse_points import Reservoir
-
-Scaling = Literal["standard", "spread", "minmax", "none"]
-
-_SMALLEST_SPREAD = 1e-3
-"""Features that vary less than this, relative to the widest one, are not blown up to unit size."""
 
 _SAMPLES = 4000
 """Atoms of each element, drawn at random, whose features a regressor sees when it is calibrated."""
@@ -94,7 +91,7 @@ class Local(nn.Module):
         element = species_index(graph.atomic_numbers, species)
         raw = self.descriptor(graph)
         scaling = self._scaling(len(species), raw.shape[1])
-        features = _scaled(raw, element, scaling)
+        features = scaled(raw, element, scaling)
         graded = self.has_variable("constants", "active")
         folded = self.get_variable("constants", "isolated")
         if self._in_blocks(graph) and not graded:
@@ -104,7 +101,7 @@ class Local(nn.Module):
         grades = None
         if (self.isolated_zero and folded is None) or graded:
             each = jnp.arange(len(species), dtype=element.dtype)
-            alone = _scaled(self.isolated(species, raw.dtype), each, scaling)
+            alone = scaled(self.isolated(species, raw.dtype), each, scaling)
             if self.isolated_zero and folded is None:
                 energies = energies - self.regressor(alone, each, len(species))[element]
             if graded:
@@ -165,7 +162,7 @@ class Local(nn.Module):
         def energies(parameters: Any, vectors: Array, neighbor: Array, own: Array) -> Array:
             of_descriptor, of_regressor, scaling = parameters
             raw = descriptor.apply(of_descriptor, vectors, neighbor, own, method="environment")
-            features = _scaled(jnp.asarray(raw), own, scaling)
+            features = scaled(jnp.asarray(raw), own, scaling)
             return jnp.asarray(regressor.apply(of_regressor, features, own, elements))
 
         vectors, *arrays = self.descriptor.pairs(graph)  # pyright: ignore[reportAttributeAccessIssue]
@@ -196,7 +193,7 @@ class Local(nn.Module):
         if self.scaling == "none" and choose is None:
             return dict(variables)
         own = {kind: tree["descriptor"] for kind, tree in variables.items() if "descriptor" in tree}
-        statistics = [_Moments() for _ in species]
+        statistics = [Moments() for _ in species]
         samples = [Reservoir(_SAMPLES, seed) for seed in range(len(species))]
         for graph in graphs:
             found = compiled_features(self.descriptor, own, graph)
@@ -220,59 +217,6 @@ class Local(nn.Module):
         if choose is not None:
             constants["regressor"] = choose(constants["regressor"], rows)
         return {**variables, "constants": constants}
-
-
-@dataclasses.dataclass
-class _Moments:
-    """Streaming statistics of features: count, mean, sum of squared deviations, extremes."""
-
-    count: int = 0
-    mean: Any = 0.0
-    deviations: Any = 0.0
-    lowest: Any = np.inf
-    highest: Any = -np.inf
-
-    def add(self, values: np.ndarray) -> None:
-        """Merges rows `[atoms, features]`; Chan, Golub & LeVeque (1983), eq. 2.1."""
-        if not len(values):
-            return
-        count = self.count + len(values)
-        mean = values.mean(axis=0)
-        difference = mean - self.mean
-        self.deviations = (
-            self.deviations
-            + ((values - mean) ** 2).sum(axis=0)
-            + difference**2 * self.count * len(values) / count
-        )
-        self.mean = self.mean + difference * len(values) / count
-        self.count = count
-        self.lowest = np.minimum(self.lowest, values.min(axis=0))
-        self.highest = np.maximum(self.highest, values.max(axis=0))
-
-    def scaling(self, kind: Scaling) -> tuple[np.ndarray, np.ndarray]:
-        """Shift and factor of each feature."""
-        if kind == "minmax":
-            shift, spread = self.lowest, self.highest - self.lowest
-        else:
-            shift, spread = self.mean, np.sqrt(self.deviations / self.count)
-        if kind == "spread":
-            shift = np.zeros_like(shift)
-        widest = spread.max()
-        floor = _SMALLEST_SPREAD * widest if widest > 0.0 else 1.0
-        return shift, 1.0 / np.maximum(spread, floor)
-
-
-def _scaled(raw: Array, element: Array, scaling: tuple[Array, Array] | None) -> Array:
-    """`(G - shift) * factor`, with the constants of each atom's element."""
-    if scaling is None:
-        return raw
-    shift, factor = (values.astype(raw.dtype) for values in scaling)
-    # Published potentials have factors up to 1e134, of functions that vanish in float32; the
-    # gradient multiplies by them, too.
-    factor = jnp.minimum(factor, 1e-8 * float(jnp.finfo(raw.dtype).max))
-    if len(shift) == 1:
-        return (raw - shift) * factor
-    return (raw - shift[element]) * factor[element]
 
 
 def _known_species(species: tuple[int, ...] | None) -> tuple[int, ...]:
