@@ -5,10 +5,9 @@ and the attributes `species` and `cutoff` [Å]; where it knows the features of i
 advance, whatever its parameters, a method `isolated_features() -> [elements, features]` saves
 computing them. With the methods `pairs(graph)`, arrays of atoms that begin with the pair vectors,
 and `environment(*rows of these) -> features`, blocks of atoms are differentiated one by one
-(`nn.atom_energies`). A regressor is a module `regressor(features, element [atoms], elements) -> [atoms]`;
-where it needs to see features of the data before it is fitted, it has a method `calibrate`, as
-`nn.gaussian_process.GaussianProcess` has.
-Any descriptor goes with any regressor.
+(`nn.atom_energies`). A regressor is a module `regressor(features, element [atoms], elements) ->
+[atoms]`; where it needs to see features of the data before it is fitted, it has a method
+`calibrate`, as `nn.gaussian_process.GaussianProcess` has. Any descriptor goes with any regressor.
 """
 
 import functools
