@@ -30,7 +30,7 @@ DESCRIPTORS = {
     "soap": SOAP(SPECIES, 3.5, n_max=2, l_max=2),
     "triplet_kernel": TripletKernel(SPECIES, 3.0, num_sparse=4),
 }
-SLOW = ("acsf", "element_channels", "pairs of atoms")
+SLOW = ("acsf", "element_channels", "moment_tensors", "pairs of atoms")
 
 
 def derivatives(descriptor, variables, graph):

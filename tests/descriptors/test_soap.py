@@ -131,6 +131,7 @@ def test_unit_weights_leave_elements_apart(structure):
     np.testing.assert_allclose(spectra(units, structure), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_size_of_mixed_spectra_does_not_depend_on_the_elements(structure):
     few = dataclasses.replace(SOAP_OF_TWO, n_max=2, l_max=1, element_channels=2)
     many = dataclasses.replace(few, species=(1, 14, 6, 8, 22))
