@@ -1,6 +1,7 @@
 """Numerical settings of every test; our own modules are imported by the tests, not here."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -13,6 +14,8 @@ from jax.experimental.compilation_cache import compilation_cache
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_debug_nans", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+MOST_MAPS = 15_000
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=200)
@@ -30,6 +33,19 @@ def _cache_of_programs_ends_with_the_test():
     if jax.config.jax_compilation_cache_dir != before:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", before)
         compilation_cache.reset_cache()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_programs_end_before_memory_maps_do():
+    """Frees what was compiled, between files, before a worker has too many memory maps.
+
+    Every compiled program holds some; Linux allows a process 65530 (`vm.max_map_count`), at which
+    XLA's compiler ends the process by a segmentation fault.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > MOST_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
