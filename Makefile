@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python experiments/demo.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu" --durations=15
+	$(BIN)/python -m pytest -n $(WORKERS) --max-worker-restart=0 -m "not gpu" --durations=15
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
