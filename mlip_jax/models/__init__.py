@@ -26,6 +26,7 @@ MODELS = {
     "hdnnp_4g": "mlip_jax.models.hdnnp_4g:HDNNP4G",
     "lennard_jones": "mlip_jax.models.pair:LennardJones",
     "local": "mlip_jax.models.local:Local",
+    "mace": "mlip_jax.models.mace:MACE",
     "morse": "mlip_jax.models.pair:Morse",
     "mtp": "mlip_jax.models.mtp:mtp",
     "nequip": "mlip_jax.models.nequip:NequIP",

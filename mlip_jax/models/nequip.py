@@ -199,7 +199,7 @@ class InteractionBlock(nn.Module):
             outputs=gated,
             l_max=self.l_max,
             radial_widths=self.radial_widths,
-            avg_num_neighbors=self.avg_num_neighbors,
+            divisor=math.sqrt(self.avg_num_neighbors),
             name="convolution",
         )(dtype)
         if not self.first:

@@ -1,6 +1,6 @@
 """Equivariant convolution on the neighbour matrix.
 
-`Σ_j R(r_ij) Y(r_ij) ⊗ h_j / sqrt(average number of neighbours)`, then a linear map. Each path
+`Σ_j R(r_ij) Y(r_ij) ⊗ h_j` over a constant, then a linear map. Each path
 (irrep of h, degree of Y, irrep of the result) has a radial weight of its own for every channel;
 Batzner et al. (2022), eq. 8 and 9.
 """
@@ -58,14 +58,14 @@ class ConvolutionKernels(nn.Module):
         outputs: layout of the result; irreps that no path reaches are left out.
         l_max: highest degree of the harmonics.
         radial_widths: basis size and hidden widths of the radial network.
-        avg_num_neighbors: normalises the sum.
+        divisor: of the sum over neighbours.
     """
 
     inputs: Layout
     outputs: Layout
     l_max: int
     radial_widths: tuple[int, ...]
-    avg_num_neighbors: float
+    divisor: float
 
     @nn.compact
     def __call__(self, dtype: jnp.dtype) -> Convolution:
@@ -76,13 +76,12 @@ class ConvolutionKernels(nn.Module):
         *hidden, last = radial.ScalarKernels(widths, name="radial")(dtype)
         splits = [sum(channels[: i + 1]) for i in range(len(paths) - 1)]
         mixing = LinearKernels(middle_layout(paths, channels), self.outputs, name="linear_out")
-        norm = 1.0 / math.sqrt(self.avg_num_neighbors)
         return Convolution(
             self.inputs,
             paths,
             tuple(hidden),
             tuple(jnp.split(last, splits, axis=1)),
-            {irrep: norm * kernel for irrep, kernel in mixing(dtype).items()},
+            {irrep: kernel / self.divisor for irrep, kernel in mixing(dtype).items()},
         )
 
 

@@ -5,10 +5,13 @@ for each irrep in the order of the layout. Channels come last: products over cha
 products, and a sum over (neighbour, m) is one too.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jaxtyping import Array, Float
+
+from mlip_jax.config import UserError
 
 Features = tuple[Float[Array, "atoms _ _"], ...]
 
@@ -57,6 +60,25 @@ def harmonic(degree: int) -> Irrep:
 def layout_text(layout: Layout) -> str:
     """`64x0e+32x1o` for people."""
     return "+".join(f"{channels}x{irrep}" for irrep, channels in layout)
+
+
+def parse_layout(text: str) -> Layout:
+    """Layout of a text such as `64x0e+32x1o`, as it stands.
+
+    Raises:
+        UserError: for anything else.
+    """
+    layout = []
+    for part in text.replace(" ", "").split("+"):
+        match = re.fullmatch(r"([1-9]\d*)x(\d+)([eo])", part)
+        if match is None:
+            raise UserError(
+                f"irreps: got {part!r} in {text!r}; expected channels, degree and parity, such as "
+                "`32x0e+32x1o`."
+            )
+        count, degree, parity = match.groups()
+        layout.append(Channels(Irrep(int(degree), 1 if parity == "e" else -1), int(count)))
+    return tuple(layout)
 
 
 def product_paths(layout: Layout, l_max: int, targets: Iterable[Irrep]) -> tuple[Path, ...]:

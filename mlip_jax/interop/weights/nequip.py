@@ -1,15 +1,16 @@
 """Weights of the program nequip (0.19): its state dict becomes variables of our `NequIP`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mlip_jax import elements
+from mlip_jax.interop.weights import e3nn_weights
 from mlip_jax.models.nequip import NequIP, reachable
 from mlip_jax.nn.convolution import middle_layout
 from mlip_jax.nn.equivariant import gate_inputs
-from mlip_jax.nn.irreps import SCALAR, Channels, Irrep, Layout, hidden_layout, product_paths
+from mlip_jax.nn.irreps import SCALAR, Channels, Layout, hidden_layout, product_paths
 
 State = Mapping[str, np.ndarray]
 
@@ -82,39 +83,15 @@ def _block(
     gated = gate_inputs(outputs)
     paths = product_paths(inputs, l_max, [c.irrep for c in gated])
     middle = middle_layout(paths, [inputs[path.source].channels for path in paths])
-    in_e3nn_order = sorted(middle, key=lambda c: _e3nn_rank(c.irrep))
+    in_e3nn_order = sorted(middle, key=lambda c: e3nn_weights.rank(c.irrep))
     radial = sorted(k for k in state if k.startswith("edge_mlp.mlp.") and k.endswith("weight"))
     params = {
-        "linear_in": _split(state["linear_1.weight"], inputs, inputs),
+        "linear_in": e3nn_weights.split(state["linear_1.weight"], inputs, inputs),
         "convolution": {
             "radial": {f"weight_{i}": state[name] for i, name in enumerate(radial)},
-            "linear_out": _split(state["linear_2.weight"], in_e3nn_order, gated),
+            "linear_out": e3nn_weights.split(state["linear_2.weight"], in_e3nn_order, gated),
         },
     }
     if "sc.weight" in state:
-        params["self_connection"] = _split(state["sc.weight"], inputs, gated, attributes)
+        params["self_connection"] = e3nn_weights.split(state["sc.weight"], inputs, gated, attributes)
     return params
-
-
-def _split(
-    flat: np.ndarray, inputs: Sequence[Channels], outputs: Layout, attributes: int | None = None
-) -> dict[str, np.ndarray]:
-    """Cuts a flat weight into one array for each irrep, in the order of the inputs."""
-    widths = dict(outputs)
-    kernels, start = {}, 0
-    for irrep, channels in inputs:
-        if irrep not in widths:
-            continue
-        middle = () if attributes is None else (attributes,)
-        shape = (channels, *middle, widths[irrep])
-        size = int(np.prod(shape))
-        kernels[f"weight_{irrep}"] = flat[start : start + size].reshape(shape)
-        start += size
-    if start != flat.size:
-        raise ValueError(f"nequip weights: got {flat.size} numbers; expected {start}.")
-    return kernels
-
-
-def _e3nn_rank(irrep: Irrep) -> tuple[int, bool]:
-    """Rank of an irrep in the order of e3nn, which is 0e, 0o, 1o, 1e, 2e, 2o and so on."""
-    return irrep.degree, irrep.parity != (-1) ** irrep.degree

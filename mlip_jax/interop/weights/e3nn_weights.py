@@ -1,0 +1,48 @@
+"""Flat weights of e3nn as arrays of our layouts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from mlip_jax.nn.irreps import Channels, Irrep, Layout
+
+
+def split(
+    flat: Float[np.ndarray, " numbers"],
+    inputs: Sequence[Channels],
+    outputs: Layout,
+    attributes: int | None = None,
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """Cuts the weights of a linear map into one array for each irrep.
+
+    Args:
+        flat: one irrep after the other, in the order of the inputs.
+        inputs: of the map.
+        outputs: of the map; irreps that it lacks have no weights.
+        attributes: number of scalars that the map is bilinear in, if any.
+
+    Returns:
+        `weight_IRREP`: `[in, out]`, or `[in, attributes, out]`.
+
+    Raises:
+        ValueError: where the numbers are too many or too few.
+    """
+    widths = dict(outputs)
+    kernels, start = {}, 0
+    for irrep, channels in inputs:
+        if irrep not in widths:
+            continue
+        middle = () if attributes is None else (attributes,)
+        shape = (channels, *middle, widths[irrep])
+        size = int(np.prod(shape))
+        kernels[f"weight_{irrep}"] = flat[start : start + size].reshape(shape)
+        start += size
+    if start != flat.size:
+        raise ValueError(f"weights of e3nn: got {flat.size} numbers; expected {start}.")
+    return kernels
+
+
+def rank(irrep: Irrep) -> tuple[int, bool]:
+    """Rank of an irrep in the order of e3nn, which is 0e, 0o, 1o, 1e, 2e, 2o and so on."""
+    return irrep.degree, irrep.parity != (-1) ** irrep.degree

@@ -1,0 +1,295 @@
+"""Potentials of mace-torch: weights in safetensors and the model's arguments in JSON.
+
+A `.model` file is a pickle, which runs whatever it holds; this turns one that is trusted into the
+two files, where torch and mace-torch are installed:
+
+    python -c "import json, sys, torch, safetensors.torch as s
+    from mace.tools.scripts_utils import extract_config_mace_model as e
+    m = torch.load(sys.argv[1], weights_only=False, map_location='cpu')
+    s.save_file({k: v.contiguous() for k, v in m.state_dict().items()}, 'weights.safetensors')
+    json.dump(e(m), open('config.json', 'w'),
+    default=lambda x: x.tolist() if hasattr(x, 'tolist') else getattr(x, '__name__', str(x)))" X.model
+
+Symmetric contractions are kept in a basis without redundant couplings: the file's tensors U tell
+how its weights translate.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlip_jax import elements
+from mlip_jax.config import UserError
+from mlip_jax.interop.weights import e3nn_weights, tensors
+from mlip_jax.interop.weights.tensors import State
+from mlip_jax.models.mace import MACE
+from mlip_jax.nn.equivariant import SILU_NORM
+from mlip_jax.nn.irreps import SCALAR, Channels, Layout, harmonic, product_paths
+from mlip_jax.nn.product_basis import product_table
+from mlip_jax.nn.radial import SMOOTH_GAIN
+from mlip_jax.potential import Potential
+
+_FIRST = {
+    "RealAgnosticInteractionBlock": (False, False),
+    "RealAgnosticResidualInteractionBlock": (True, False),
+    "RealAgnosticDensityInteractionBlock": (False, True),
+    "RealAgnosticDensityResidualInteractionBlock": (True, True),
+}
+"""Blocks that are known: whether they are residual, and divide by a density."""
+
+_TRANSFORMS = {"None": None, "Agnesi": "agnesi", "Soft": "soft"}
+
+_FIXED = {
+    "radial_type": "bessel",
+    "apply_cutoff": True,
+    "use_so3": False,
+    "use_agnostic_product": False,
+    "use_last_readout_only": False,
+    "use_embedding_readout": False,
+    "keep_last_layer_irreps": False,
+    "embedding_specs": None,
+    "edge_irreps": None,
+    "gate": "silu",
+}
+"""Arguments that only these values are read of."""
+
+_ROUNDING = 1e-5
+"""Largest remainder of tensors U outside of our couplings; files may be in float32."""
+
+
+def read(files: Sequence[Path], head: str | None = None) -> Potential:
+    """Reads a potential.
+
+    Args:
+        files: the config in JSON and the weights in safetensors, see above.
+        head: which one of a model with several heads.
+
+    Raises:
+        UserError: for missing or damaged files, and for models that are not supported.
+    """
+    config, state = tensors.read(files, "mace")
+    model = _model(config, files)
+    number, count = _head(config, head)
+    layout = model.layout()
+    num_species = len(model.species or ())
+    width = layout[0].channels
+    embedding = state["node_embedding.linear.weight"].reshape(num_species, width)
+    _check_frequencies(state, model)
+    params: dict[str, Any] = {"embedding": embedding / math.sqrt(num_species)}
+    inputs: Layout = (Channels(SCALAR, width),)
+    for i in range(model.num_layers):
+        outputs = layout[:1] if i == model.num_layers - 1 else layout
+        params[f"layer_{i}"] = _layer(state, i, model, inputs, outputs)
+        deep = model.num_layers > 1 and i == model.num_layers - 1
+        params[f"readout_{i}"] = _readout(state, f"readouts.{i}.", width, deep, number, count)
+        inputs = outputs
+    scale = float(np.atleast_1d(state["scale_shift.scale"])[number if count > 1 else 0])
+    shift = float(np.atleast_1d(state["scale_shift.shift"])[number if count > 1 else 0])
+    model = model.clone(energy_scale=scale, repulsion=scale * model.repulsion)
+    free = np.atleast_2d(state["atomic_energies_fn.atomic_energies"])[number if count > 1 else 0]
+    energies = free + shift + scale * _isolated(params, model)
+    card = {"imported": {"format": "mace", "files": sorted(path.name for path in files)}}
+    if count > 1:
+        card["imported"]["head"] = config["heads"][number]
+    references = dict(zip(model.species or (), map(float, energies), strict=True))
+    return Potential(model, {"params": params}, references, card)
+
+
+def _model(config: dict[str, Any], files: Sequence[Path]) -> MACE:
+    """The model of a config, with a scale of 1."""
+
+    def given(name: str) -> Any:
+        return tensors.field(config, name, files)
+
+    for name, value in _FIXED.items():
+        if name in config and config[name] not in (value, str(value)):
+            raise UserError(
+                f"mace: got {name} = {config[name]!r}; only {value!r} is supported. This model "
+                "cannot be read."
+            )
+    blocks = [_class_name(given(name)) for name in ("interaction_cls_first", "interaction_cls")]
+    unknown = [name for name in blocks if name not in _FIRST]
+    if unknown or not _FIRST[blocks[1]][0] or _FIRST[blocks[0]][1] != _FIRST[blocks[1]][1]:
+        raise UserError(
+            f"mace: got the interactions {blocks[0]} and {blocks[1]}; supported are "
+            f"{', '.join(_FIRST)}, the second one residual and both with a density or without."
+        )
+    transform = str(config.get("distance_transform", "None"))
+    if transform not in _TRANSFORMS:
+        raise UserError(f"mace: got distance_transform {transform}; known: {list(_TRANSFORMS)}.")
+    correlation = given("correlation")
+    orders = set(correlation) if isinstance(correlation, list) else {correlation}
+    if len(orders) != 1:
+        raise UserError(f"mace: got the correlations {correlation}; expected one for all layers.")
+    numbers = [elements.atomic_number(int(z)) for z in given("atomic_numbers")]
+    return MACE(
+        species=tuple(numbers),
+        cutoff=float(given("r_max")),
+        num_layers=int(given("num_interactions")),
+        hidden_irreps=str(given("hidden_irreps")),
+        max_ell=int(given("max_ell")),
+        correlation=int(orders.pop()),
+        num_bessels=int(given("num_bessel")),
+        polynomial_cutoff_p=int(given("num_polynomial_cutoff")),
+        radial_mlp=tuple(config.get("radial_MLP") or (64, 64, 64)),
+        readout_width=int(str(given("MLP_irreps")).partition("x")[0]),
+        residual_first=_FIRST[blocks[0]][0],
+        density_normalization=_FIRST[blocks[0]][1],
+        distance_transform=_TRANSFORMS[transform],
+        repulsion=float(bool(config.get("pair_repulsion", False))),
+        avg_num_neighbors=float(given("avg_num_neighbors")),
+        energy_scale=1.0,
+    )
+
+
+def _class_name(text: Any) -> str:
+    return str(text).rpartition(".")[2].strip("'> ")
+
+
+def _head(config: dict[str, Any], head: str | None) -> tuple[int, int]:
+    """Index of the head that is read, and the number of heads."""
+    heads = list(config.get("heads") or ["Default"])
+    if len(heads) == 1 and head in (None, heads[0]):
+        return 0, 1
+    if head not in heads:
+        raise UserError(
+            f"mace: got the head {head}; the model has {', '.join(heads)}. Choose one by --head."
+        )
+    return heads.index(head), len(heads)
+
+
+def _check_frequencies(state: State, model: MACE) -> None:
+    found = state["radial_embedding.bessel_fn.bessel_weights"]
+    expected = np.arange(1, model.num_bessels + 1) * math.pi / model.cutoff
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-5):
+        raise UserError(f"{state.path}: got trained Bessel frequencies; expected those of n π / c.")
+
+
+def _layer(
+    state: State, index: int, model: MACE, inputs: Layout, outputs: Layout
+) -> dict[str, Any]:
+    """Parameters of one interaction with its products."""
+    interaction, products = f"interactions.{index}.", f"products.{index}."
+    width = inputs[0].channels
+    num_species = len(model.species or ())
+    middle = tuple(Channels(harmonic(l), width) for l in range(model.max_ell + 1))
+    paths = product_paths(inputs, model.max_ell, [c.irrep for c in middle])
+    arriving = [0] * len(middle)
+    for path in paths:
+        arriving[path.target.degree] += width
+    sums = tuple(Channels(c.irrep, n) for c, n in zip(middle, arriving, strict=True) if n)
+    params = {
+        "linear_in": e3nn_weights.split(state[interaction + "linear_up.weight"], inputs, inputs),
+        "convolution": {
+            "radial": _radial(state, interaction + "conv_tp_weights.", paths, width),
+            "linear_out": e3nn_weights.split(state[interaction + "linear.weight"], sums, middle),
+        },
+        "products": _products(
+            state, products + "symmetric_contractions.contractions.", model, len(outputs)
+        ),
+        "linear_products": e3nn_weights.split(state[products + "linear.weight"], outputs, outputs),
+    }
+    flat = state[interaction + "skip_tp.weight"]
+    if index > 0 or model.residual_first:
+        params["self_connection"] = e3nn_weights.split(flat, inputs, outputs, num_species)
+    else:
+        params["element_map"] = e3nn_weights.split(flat, middle, middle, num_species)
+    if model.density_normalization:
+        params["density"] = state[interaction + "density_fn.layer0.weight"][:, 0]
+    return params
+
+
+def _radial(state: State, prefix: str, paths, width: int) -> dict[str, np.ndarray]:
+    """Kernels of the radial network.
+
+    Its activation has another gain here; its outputs are in the order of the targets there; and
+    pair vectors point from the neighbour to the atom there, which turns harmonics by (-1)^l.
+    """
+    names = sorted(n for n in state if n.startswith(prefix) and n.endswith("weight"))
+    kernels = {}
+    for i, name in enumerate(names):
+        kernels[f"weight_{i}"] = state[name] * (SILU_NORM / SMOOTH_GAIN if i else 1.0)
+    last = f"weight_{len(names) - 1}"
+    order = sorted(range(len(paths)), key=lambda k: paths[k].target.degree)
+    columns = dict(zip(order, np.split(kernels[last], len(paths), axis=1), strict=True))
+    signed = [(-1) ** path.degree * columns[k] for k, path in enumerate(paths)]
+    return {**kernels, last: np.concatenate(signed, axis=1)}
+
+
+def _products(state: State, prefix: str, model: MACE, degrees: int) -> dict[str, np.ndarray]:
+    """Weights of the symmetric contractions, translated into our couplings."""
+    params = {}
+    for order in range(1, model.correlation + 1):
+        table = product_table(model.max_ell, order, tuple(range(degrees)))
+        below = model.correlation - order - 1
+        kind = "weights_max" if below < 0 else f"weights.{below}"
+        for degree in range(degrees):
+            part = f"{prefix}{degree}."
+            tensor = state[f"{part}U_matrix_{order}"].astype(np.float64)
+            ours = table.coefficients[degree].swapaxes(1, 2)
+            theirs = _polynomials(tensor.reshape(-1, *tensor.shape[-order - 1 :]), table.factors)
+            size = ours.shape[0] * ours.shape[1]
+            ours, theirs = ours.reshape(size, -1), theirs.reshape(size, -1)
+            translation = np.linalg.lstsq(ours, theirs)[0]
+            if np.max(np.abs(ours @ translation - theirs), initial=0.0) > _ROUNDING:
+                raise UserError(
+                    f"{state.path}: got a {part}U_matrix_{order} that is not a sum of equivariant "
+                    "couplings. The file is damaged or of another version."
+                )
+            params[f"weight_{degree}_{order}"] = np.einsum(
+                "kp,zpc->zkc", translation, state[part + kind]
+            )
+    return params
+
+
+def _polynomials(tensor: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Coefficients `[2 L + 1, products, couplings]` of tensors `[2 L + 1, components …, couplings]`.
+
+    Entries whose indices are the same but for their order belong to the same product.
+    """
+    components = tensor.shape[1]
+    order = tensor.ndim - 2
+    indices = np.indices((components,) * order).reshape(order, -1)
+    weights = components ** np.arange(order)[::-1]
+    keys = weights @ np.sort(indices, axis=0)
+    known = {int(weights @ row): n for n, row in enumerate(factors)}
+    places = np.array([known.get(int(key), len(factors)) for key in keys])
+    entries = tensor.reshape(tensor.shape[0], -1, tensor.shape[-1])
+    result = np.zeros((tensor.shape[0], len(factors) + 1, tensor.shape[-1]))
+    np.add.at(result, (slice(None), places), entries)
+    return result[:, :-1]
+
+
+def _readout(
+    state: State, prefix: str, width: int, deep: bool, head: int, heads: int
+) -> dict[str, np.ndarray]:
+    """Kernels of the readout of one head."""
+    if not deep:
+        return {"weight_0": state[prefix + "linear.weight"].reshape(width, heads)[:, head, None]}
+    hidden = state[prefix + "linear_1.weight"].reshape(width, heads, -1)[:, head]
+    last = state[prefix + "linear_2.weight"].reshape(heads, -1, heads)[head, :, head, None]
+    return {"weight_0": hidden, "weight_1": last / math.sqrt(heads)}
+
+
+def _isolated(params: dict[str, Any], model: MACE) -> np.ndarray:
+    """Energies of an isolated atom of each element, without scale; our model subtracts them."""
+    features = params["embedding"]
+    energies = np.zeros(len(features))
+    for i in range(model.num_layers):
+        layer, readout = params[f"layer_{i}"], params[f"readout_{i}"]
+        if "self_connection" in layer:
+            weight = layer["self_connection"][f"weight_{SCALAR}"]
+            norm = math.sqrt(weight.shape[0] * weight.shape[1])
+            features = np.einsum("zu,uzw->zw", features, weight) / norm
+        else:
+            features = np.zeros_like(features)
+        x = features
+        for k in range(len(readout)):
+            weight = readout[f"weight_{k}"]
+            x = SILU_NORM * x / (1.0 + np.exp(-x)) if k else x
+            x = x @ weight / math.sqrt(len(weight))
+        energies = energies + x[:, 0]
+    return energies
