@@ -21,7 +21,15 @@ from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
 from mlip_jax.nn import angular, covalent, radial
 from mlip_jax.nn.convolution import ConvolutionKernels, Edges, convolve, convolve_elements
 from mlip_jax.nn.equivariant import LinearKernels, SelfConnection, linear, silu
-from mlip_jax.nn.irreps import SCALAR, Channels, Features, Layout, harmonic, parse_layout
+from mlip_jax.nn.irreps import (
+    SCALAR,
+    Channels,
+    ElementFeatures,
+    Features,
+    Layout,
+    harmonic,
+    parse_layout,
+)
 from mlip_jax.nn.product_basis import ProductBasis
 
 MAX_SUMMED_ELEMENTS = 4
@@ -90,7 +98,7 @@ class MACE(nn.Module):
         distances, edges = self._edges(graph, species, known)
         layout: Layout = (Channels(SCALAR, width),)
         features: Features = (embedding[species][:, None, :],)
-        alone: Features = (embedding[:, None, :],)
+        alone: ElementFeatures = (embedding[:, None, :],)
         energies = jnp.zeros(graph.num_atoms, dtype)
         kept = []
         for i in range(self.num_layers):
@@ -196,9 +204,9 @@ class Interaction(nn.Module):
         graph: AtomicGraph,
         edges: Edges,
         features: Features,
-        alone: Features,
+        alone: ElementFeatures,
         species: Int[Array, " atoms"],
-    ) -> tuple[Features, Features]:
+    ) -> tuple[Features, ElementFeatures]:
         """New features of every atom, and of an isolated atom of every element.
 
         Args:

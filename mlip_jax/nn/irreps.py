@@ -14,6 +14,8 @@ from jaxtyping import Array, Float
 from mlip_jax.config import UserError
 
 Features = tuple[Float[Array, "atoms _ _"], ...]
+ElementFeatures = tuple[Float[Array, "species _ _"], ...]
+"""Features of one atom of each element."""
 
 
 class Irrep(NamedTuple):

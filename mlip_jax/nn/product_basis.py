@@ -170,7 +170,7 @@ def _merged(coefficients: Sequence[np.ndarray], weights: Sequence[Array]) -> Sum
 
     def sums(products: list[Array], chosen: Array) -> Array:
         values = jnp.concatenate(products, axis=1)[:, None]
-        terms = [jnp.sum(values * polynomial, axis=2) for polynomial in polynomials]
+        terms = [jnp.sum(values * own[None], axis=2) for own in polynomials]
         if len(terms) == 1:
             return terms[0]
         return sum(chosen[:, z, None, None] * term for z, term in enumerate(terms))

@@ -54,6 +54,17 @@ PRESETS = {
         "energy_scale": 1.3,
         "scaling": "minmax",
     },
+    "mace": {
+        **_PAIR,
+        "hidden_irreps": "3x0e+3x1o",
+        "max_ell": 2,
+        "correlation": 2,
+        "num_bessels": 4,
+        "radial_mlp": [6],
+        "readout_width": 4,
+        "avg_num_neighbors": 12.0,
+        "energy_scale": 0.5,
+    },
     "morse": {**_PAIR, "distance": [1.4, 1.6, 2.2], "trainable": False},
     "mtp": {**_PAIR, "level": 8, "radial_basis_size": 4, "energy_scale": 0.2},
     "nequip": {

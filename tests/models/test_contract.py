@@ -38,7 +38,7 @@ def leave(*names: str) -> list:
     ]
 
 
-COMPOSED = ("ace", "gap", "hdnnp_4g", "local", "mtp", "pace", "snap", "sum")
+COMPOSED = ("ace", "gap", "hdnnp_4g", "local", "mace", "mtp", "pace", "snap", "sum")
 """Their parts are tested elsewhere: plain runs leave them out."""
 
 LONG_RANGE = ("hdnnp_4g",)

@@ -93,5 +93,7 @@ def _block(
         },
     }
     if "sc.weight" in state:
-        params["self_connection"] = e3nn_weights.split(state["sc.weight"], inputs, gated, attributes)
+        params["self_connection"] = e3nn_weights.split(
+            state["sc.weight"], inputs, gated, attributes
+        )
     return params
