@@ -5,13 +5,12 @@ accurate force fields", NeurIPS 2022 (arXiv:2206.07697). Layers and normalisatio
 program mace-torch 0.3, so that its weights mean the same here.
 """
 
+import itertools
 import math
-from collections.abc import Sequence
 from typing import Annotated
 
 import annotated_types
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -286,7 +285,7 @@ class Readout(nn.Module):
         """Energies, in units of the scale."""
         widths = [features.shape[-1], *([] if self.width is None else [self.width]), 1]
         x = features
-        for i, shape in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, shape in enumerate(itertools.pairwise(widths)):
             weight = self.param(f"weight_{i}", nn.initializers.normal(1.0), shape, x.dtype)
             x = (silu(x) if i else x) @ (weight / math.sqrt(shape[0]))
         return x[:, 0]

@@ -1,8 +1,8 @@
 """Symmetric products of an atomic basis: many-body features with a weight for each element.
 
 `B_LM = Σ_ν Σ_k w^(ν)_(z k c) Σ_(lm) C^k_(LM, l1 m1 … lν mν) A_(l1 m1 c) … A_(lν mν c)`, channel by
-channel; I. Batatia et al., NeurIPS 2022 (arXiv:2206.07697), eq. 10 and 11. The couplings C are those
-of `symmetric_contraction`: only as many as are independent when all factors are the same.
+channel; I. Batatia et al., NeurIPS 2022 (arXiv:2206.07697), eq. 10 and 11. The couplings C are
+those of `symmetric_contraction`: only as many as are independent when all factors are the same.
 """
 
 import functools
@@ -173,7 +173,7 @@ def _merged(coefficients: Sequence[np.ndarray], weights: Sequence[Array]) -> Sum
         terms = [jnp.sum(values * own[None], axis=2) for own in polynomials]
         if len(terms) == 1:
             return terms[0]
-        return sum(chosen[:, z, None, None] * term for z, term in enumerate(terms))
+        return jnp.einsum("az,zamc->amc", chosen, jnp.stack(terms))
 
     return sums
 

@@ -112,5 +112,16 @@ VARIANTS = {
             "exponents": [1.0, 0.5],
         }
     },
+    "mace_density": {
+        "mace": {
+            **PRESETS["mace"],
+            "max_ell": 1,
+            "correlation": 3,
+            "residual_first": False,
+            "density_normalization": True,
+            "distance_transform": "agnesi",
+            "repulsion": 0.7,
+        }
+    },
 }
 """Configs of models with options that take other paths."""

@@ -1,7 +1,5 @@
 """Products of the atomic basis against sums over all components, and how they turn."""
 
-import functools
-
 import e3nn_jax
 import jax
 import numpy as np
@@ -25,13 +23,17 @@ def graph():
     )
 
 
-def basis(l_max: int):
+def basis(l_max: int = 2):
     return np.random.default_rng(0).normal(size=(ATOMS, (l_max + 1) ** 2, CHANNELS))
 
 
-@functools.cache
-def module(num_species: int = 3, l_max: int = 2, correlation: int = 3) -> ProductBasis:
-    return ProductBasis(l_max, (0, 1, 2)[: l_max + 1], correlation, num_species)
+MADE = ProductBasis(2, (0, 1, 2), 3, 3)
+APPLY = jax.jit(MADE.apply)
+
+
+@pytest.fixture(scope="module")
+def variables(graph):
+    return jax.jit(MADE.init)(jax.random.key(0), graph, basis(), SPECIES)
 
 
 def test_pairs_couple_by_clebsch_gordan():
@@ -60,42 +62,35 @@ def test_pairs_couple_by_clebsch_gordan():
         assert k == found.shape[1]
 
 
-def test_products_turn_with_the_basis(graph):
+def test_products_turn_with_the_basis(graph, variables):
     """B of the turned and reflected A is B turned and reflected, for every degree."""
-    a = basis(2)
-    made = module()
-    variables = jax.jit(made.init)(jax.random.key(0), graph, a, SPECIES)
-    apply = jax.jit(made.apply)
+    a = basis()
     angles = (0.3, 1.1, -0.7)
     turns = [np.asarray(e3nn_jax.Irrep(l, (-1) ** l).D_from_angles(*angles, 1)) for l in range(3)]
     turned = np.concatenate(
         [np.einsum("mn,anc->amc", turns[l], a[:, l * l : (l + 1) ** 2]) for l in range(3)],
         axis=1,
     )
-    before, after = apply(variables, graph, a, SPECIES), apply(variables, graph, turned, SPECIES)
+    before, after = APPLY(variables, graph, a, SPECIES), APPLY(variables, graph, turned, SPECIES)
     for l, (b, c) in enumerate(zip(before, after, strict=True)):
         np.testing.assert_allclose(c, np.einsum("mn,anc->amc", turns[l], b), atol=1e-12)
 
 
-def test_both_forms_and_blocks_of_atoms_agree(graph, monkeypatch):
-    a = basis(2)
-    made = module()
-    variables = jax.jit(made.init)(jax.random.key(0), graph, a, SPECIES)
-    separate = jax.jit(made.apply)(variables, graph, a, SPECIES)
+def test_both_forms_and_blocks_of_atoms_agree(graph, variables, monkeypatch):
+    a = basis()
+    separate = APPLY(variables, graph, a, SPECIES)
     monkeypatch.setattr(product_basis, "MAX_MERGED_ELEMENTS", 3)
-    merged = jax.jit(made.apply)(variables, graph, a, SPECIES)
+    merged = jax.jit(MADE.apply)(variables, graph, a, SPECIES)
     for one, other in zip(separate, merged, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-12)
 
 
-def test_channels_and_atoms_do_not_mix(graph):
-    a = basis(2)
-    made = module()
-    variables = jax.jit(made.init)(jax.random.key(0), graph, a, SPECIES)
+def test_channels_and_atoms_do_not_mix(graph, variables):
+    a = basis()
     changed = a.copy()
     changed[1, :, 0] += 1.0
-    before = jax.jit(made.apply)(variables, graph, a, SPECIES)
-    after = jax.jit(made.apply)(variables, graph, changed, SPECIES)
+    before = APPLY(variables, graph, a, SPECIES)
+    after = APPLY(variables, graph, changed, SPECIES)
     for one, other in zip(before, after, strict=True):
         same = np.asarray(one) == np.asarray(other)
         assert not same[1, :, 0].any()

@@ -1,14 +1,14 @@
 """Potentials of mace-torch: weights in safetensors and the model's arguments in JSON.
 
-A `.model` file is a pickle, which runs whatever it holds; this turns one that is trusted into the
-two files, where torch and mace-torch are installed:
+A `.model` file is a pickle, which runs whatever it holds. Where torch and mace-torch are installed,
+this turns one that is trusted into the two files:
 
     python -c "import json, sys, torch, safetensors.torch as s
-    from mace.tools.scripts_utils import extract_config_mace_model as e
+    from mace.tools.scripts_utils import extract_config_mace_model as config
     m = torch.load(sys.argv[1], weights_only=False, map_location='cpu')
     s.save_file({k: v.contiguous() for k, v in m.state_dict().items()}, 'weights.safetensors')
-    json.dump(e(m), open('config.json', 'w'),
-    default=lambda x: x.tolist() if hasattr(x, 'tolist') else getattr(x, '__name__', str(x)))" X.model
+    text = lambda x: x.tolist() if hasattr(x, 'tolist') else getattr(x, '__name__', str(x))
+    json.dump(config(m), open('config.json', 'w'), default=text)" X.model
 
 Symmetric contractions are kept in a basis without redundant couplings: the file's tensors U tell
 how its weights translate.
@@ -246,7 +246,7 @@ def _products(state: State, prefix: str, model: MACE, degrees: int) -> dict[str,
 
 
 def _polynomials(tensor: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Coefficients `[2 L + 1, products, couplings]` of tensors `[2 L + 1, components …, couplings]`.
+    """Coefficients `[2 L + 1, products, couplings]` of tensors `[2 L + 1, …, couplings]`.
 
     Entries whose indices are the same but for their order belong to the same product.
     """
@@ -258,9 +258,9 @@ def _polynomials(tensor: np.ndarray, factors: np.ndarray) -> np.ndarray:
     known = {int(weights @ row): n for n, row in enumerate(factors)}
     places = np.array([known.get(int(key), len(factors)) for key in keys])
     entries = tensor.reshape(tensor.shape[0], -1, tensor.shape[-1])
-    result = np.zeros((tensor.shape[0], len(factors) + 1, tensor.shape[-1]))
-    np.add.at(result, (slice(None), places), entries)
-    return result[:, :-1]
+    result = np.zeros((len(factors) + 1, tensor.shape[0], tensor.shape[-1]))
+    np.add.at(result, places, entries.swapaxes(0, 1))
+    return result[:-1].swapaxes(0, 1)
 
 
 def _readout(

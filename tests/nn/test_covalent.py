@@ -1,0 +1,47 @@
+"""Transforms of distances and the repulsion, against their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlip_jax.nn import covalent
+
+R = np.array([0.05, 0.4, 1.0, 1.9, 2.4, 4.9])
+SUMS = np.full_like(R, 2.1)
+
+
+def test_agnesi_is_one_over_one_plus_a_ratio():
+    x = R / 1.05
+    q, p, a = 0.9183, 4.5791, 1.0805
+    expected = 1.0 / (1.0 + a * x**q / (1.0 + x ** (q - p)))
+    found = jax.jit(lambda r, s: covalent.transform("agnesi", r, s))(R, SUMS)
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_soft_keeps_long_distances_and_ends_at_three_quarters():
+    found = jax.jit(lambda r, s: covalent.transform("soft", r, s))(R, SUMS)
+    np.testing.assert_allclose(found[-1], R[-1], rtol=1e-5)
+    np.testing.assert_allclose(found[0], 0.75 * 2.1, rtol=1e-3)
+    middle = 0.5 * (0.75 + 4.0 / 3.0) * 2.1
+    half = covalent.transform("soft", jnp.array([middle]), jnp.array([2.1]))
+    np.testing.assert_allclose(half, 0.5 * (0.75 * 2.1 + middle), rtol=1e-13)
+
+
+def test_silicon_repels_as_two_nuclei_do():
+    """At 0.001 Å the screened charges leave most of k Z Z / r; where radii touch nothing is left."""
+    index = jnp.zeros(3, jnp.int32)
+    r = jnp.array([0.001, 2.21, 2.23])
+    found = jax.jit(lambda x: covalent.repulsion(x, index, index, (14,), 6))(r)
+    assert 0.97 < float(found[0]) / (14.3996 * 14 * 14 / 0.001) < 1.0
+    assert 0.0 < float(found[1]) < 1e-4
+    assert float(found[2]) == 0.0
+
+
+@pytest.mark.parametrize("kind", ["agnesi", "soft"])
+def test_derivatives_are_finite_at_no_distance(kind):
+    slope = jax.jit(jax.grad(lambda r: covalent.transform(kind, r, jnp.array([2.0]))[0]))
+    assert np.isfinite(slope(jnp.zeros(1))).all()
+    index = jnp.zeros(1, jnp.int32)
+    energy = jax.jit(jax.grad(lambda r: covalent.repulsion(r, index, index, (14,), 5)[0]))
+    assert np.isfinite(energy(jnp.zeros(1))).all()
