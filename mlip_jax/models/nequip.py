@@ -6,6 +6,7 @@ those of the program nequip 0.19, so that its weights mean the same here.
 """
 
 import math
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,8 +17,23 @@ from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
 from mlip_jax.nn import angular, radial
 from mlip_jax.nn.convolution import ConvolutionKernels, Edges, convolve, convolve_elements
-from mlip_jax.nn.equivariant import LinearKernels, SelfConnection, gate, gate_inputs, linear
-from mlip_jax.nn.irreps import SCALAR, Channels, Features, Layout, hidden_layout, product_paths
+from mlip_jax.nn.equivariant import (
+    LayerNorm,
+    LinearKernels,
+    SelfConnection,
+    gate,
+    gate_inputs,
+    linear,
+)
+from mlip_jax.nn.irreps import (
+    SCALAR,
+    Channels,
+    ElementFeatures,
+    Features,
+    Layout,
+    hidden_layout,
+    product_paths,
+)
 
 MAX_SUMMED_ELEMENTS = 4
 """Up to so many elements the first block sums over the neighbours of each element by itself."""
@@ -44,6 +60,11 @@ class NequIP(nn.Module):
             training data (root mean square of the forces).
         trainable_shift: adds a trained energy [eV] for each element, zero at first. An isolated
             atom then has this energy on top of its reference energy.
+        self_connection: whether the weights of an atom's own features depend on its element.
+        first_self_connection: the first block has one, too. The energy of an isolated atom is then
+            not zero and is subtracted.
+        layer_norm: features are divided by their root mean square, and multiplied by a trained
+            weight for each channel, before they are gated (as in Nequix).
     """
 
     species: tuple[int, ...] | None = None
@@ -61,6 +82,9 @@ class NequIP(nn.Module):
     avg_num_neighbors: float | None = None
     energy_scale: float | None = None
     trainable_shift: bool = False
+    self_connection: Literal["element", "linear"] = "element"
+    first_self_connection: bool = False
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
@@ -70,6 +94,11 @@ class NequIP(nn.Module):
             UserError: for fields that are not filled in or impossible.
         """
         known = self._checked_species()
+        if self.layer_norm and not self.first_self_connection:
+            raise UserError(
+                "nequip.layer_norm: got true without first_self_connection; features that fade at "
+                "the cutoff would be blown up. Set first_self_connection: true."
+            )
         channels = self._channels()
         species = elements.species_index(graph.atomic_numbers, known)
         width = self.type_embed_num_features or channels[0]
@@ -78,6 +107,7 @@ class NequIP(nn.Module):
         edges = self._edges(edge_vectors(graph))
         layout: Layout = (Channels(SCALAR, width),)
         features: Features = (embedding[species][:, None, :],)
+        alone: ElementFeatures = (embedding[:, None, :],)
         for i in range(self.num_layers):
             last = i == self.num_layers - 1
             hidden = hidden_layout(channels[:1] if last else channels, self.parity and not last)
@@ -88,11 +118,13 @@ class NequIP(nn.Module):
                 radial_widths=(self.num_bessels, *[self.radial_mlp_width] * self.radial_mlp_depth),
                 avg_num_neighbors=self._given("avg_num_neighbors"),
                 first=i == 0,
+                self_connection=self.self_connection if i or self.first_self_connection else None,
+                layer_norm=self.layer_norm,
                 name=f"block_{i}",
             )
-            features = block(graph, edges, features, embedding, species)
+            features, alone = block(graph, edges, features, alone, embedding, species)
             layout = block.outputs
-        return self._readout(features[0][:, 0, :], species, len(known))
+        return self._readout(features[0][:, 0], alone[0][:, 0], species)
 
     def _edges(self, vectors: Float[Array, "atoms max_neighbors 3"]) -> Edges:
         distances = safe_norm(vectors)
@@ -110,15 +142,16 @@ class NequIP(nn.Module):
     def _readout(
         self,
         features: Float[Array, "atoms features"],
+        alone: Float[Array, "species features"],
         species: Int[Array, " atoms"],
-        num_species: int,
     ) -> AtomOutputs:
         dtype = features.dtype
-        width = features.shape[-1]
+        num_species, width = alone.shape
         readout = self.param("readout", radial.uniform_unit_variance, (width, 1), dtype)
         start = nn.initializers.constant(self._given("energy_scale"))
         scale = self.param("scale", start, (num_species,), dtype)
-        energies = scale[species] * (features @ (readout / math.sqrt(width)))[:, 0]
+        differences = features - alone[species] if self.first_self_connection else features
+        energies = scale[species] * (differences @ (readout / math.sqrt(width)))[:, 0]
         if self.trainable_shift:
             zeros = nn.initializers.zeros
             energies = energies + self.param("shift", zeros, (num_species,), dtype)[species]
@@ -162,8 +195,10 @@ class InteractionBlock(nn.Module):
         l_max: highest degree of the harmonics.
         radial_widths: size of the radial basis and hidden widths of the radial network.
         avg_num_neighbors: normalises the sum over neighbours.
-        first: the features are those of the elements. Only later blocks add a map of the atom's own
-            features, so that an atom without neighbours has zero features and zero energy.
+        first: the features are those of the elements.
+        self_connection: how a map of the atom's own features is added, see `NequIP`; `None`: not,
+            as in the first block, so that an atom without neighbours has zero features.
+        layer_norm: see `NequIP`.
     """
 
     inputs: Layout
@@ -172,6 +207,8 @@ class InteractionBlock(nn.Module):
     radial_widths: tuple[int, ...]
     avg_num_neighbors: float
     first: bool
+    self_connection: Literal["element", "linear"] | None
+    layer_norm: bool
 
     @nn.compact
     def __call__(
@@ -179,15 +216,17 @@ class InteractionBlock(nn.Module):
         graph: AtomicGraph,
         edges: Edges,
         features: Features,
+        alone: ElementFeatures,
         embedding: Float[Array, "species attributes"],
         species: Int[Array, " atoms"],
-    ) -> Features:
-        """New features of every atom.
+    ) -> tuple[Features, ElementFeatures]:
+        """New features of every atom, and of an isolated atom of every element.
 
         Args:
             graph: atoms and neighbours.
             edges: radial basis and harmonics of the pairs.
             features: of every atom, in the layout `inputs`.
+            alone: of an isolated atom of every element.
             embedding: of every element.
             species: element of every atom.
         """
@@ -202,19 +241,32 @@ class InteractionBlock(nn.Module):
             divisor=math.sqrt(self.avg_num_neighbors),
             name="convolution",
         )(dtype)
-        if not self.first:
-            mixed = linear(mixing, self.inputs, features)
-            total = convolve(weights, graph, edges, tuple(mixed[c.irrep] for c in self.inputs))
-            own = SelfConnection(self.inputs, gated, name="self_connection")
-            for irrep, x in own(features, embedding, species).items():
-                total[irrep] = total[irrep] + x
-        elif len(embedding) <= MAX_SUMMED_ELEMENTS:
+        if self.first and len(embedding) <= MAX_SUMMED_ELEMENTS:
             mixed = embedding @ mixing[SCALAR]
             total = convolve_elements(weights, graph, edges, mixed, species)
         else:
             mixed = linear(mixing, self.inputs, features)
-            total = convolve(weights, graph, edges, (mixed[SCALAR],))
-        return gate(self.outputs, total)
+            senders = tuple(mixed[c.irrep] for c in self.inputs)
+            total = convolve(weights, graph, edges, senders)
+        count = len(embedding)
+        rows = {c.irrep: jnp.zeros((count, c.irrep.dim, c.channels), dtype) for c in gated}
+        if self.self_connection is not None:
+            own = self._self_connection(gated, embedding)
+            for irrep, x in own(features, species).items():
+                total[irrep] = total[irrep] + x
+            rows |= own(alone, jnp.arange(count))
+        if self.layer_norm:
+            norm = LayerNorm(gated, name="layer_norm")
+            total, rows = norm(total), norm(rows)
+        return gate(self.outputs, total), gate(self.outputs, rows)
+
+    def _self_connection(self, gated: Layout, embedding: Array):
+        """A function of features and their elements."""
+        if self.self_connection == "element":
+            of_element = SelfConnection(self.inputs, gated, name="self_connection")
+            return lambda features, species: of_element(features, embedding, species)
+        kernels = LinearKernels(self.inputs, gated, name="self_connection")(embedding.dtype)
+        return lambda features, species: linear(kernels, self.inputs, features)
 
 
 def reachable(inputs: Layout, l_max: int, hidden: Layout) -> Layout:

@@ -1,4 +1,4 @@
-"""Layers that act on every atom by itself: linear maps, self-connection and gate."""
+"""Layers that act on every atom by itself: linear maps, self-connection, norm and gate."""
 
 import math
 from collections.abc import Mapping
@@ -14,6 +14,9 @@ from mlip_jax.nn.irreps import SCALAR, Channels, Features, Irrep, Layout
 # the digit, so that published weights mean the same here (the integrals give 1.67653, 1.59254).
 SILU_NORM = 1.6791767923989418
 TANH_NORM = 1.5937334472592695
+
+LAYER_NORM_EPSILON = 1e-12
+"""Added to the sum of squares, for rows of zeros."""
 
 Kernels = Mapping[Irrep, Float[Array, "..."]]
 
@@ -120,6 +123,34 @@ def _bilinear(
     """`Σ_vu W_vuw a_v x_u` as one matrix product."""
     products = a[:, None, :, None] * x[:, :, None, :]
     return products.reshape(*x.shape[:2], -1) @ weight.reshape(-1, weight.shape[-1])
+
+
+class LayerNorm(nn.Module):
+    """Features over the root of a weighted sum of their squares, times a weight for each channel.
+
+    `s² = Σ_irreps Σ_cm x_cm² / ((2l + 1)² irreps)`: the norm of the program nequix 0.4 (T. Koker et
+    al., arXiv:2508.16067, 2025), which sums over channels and averages over components.
+
+    Attributes:
+        layout: of the features.
+    """
+
+    layout: Layout
+
+    @nn.compact
+    def __call__(self, features: Kernels) -> dict[Irrep, Array]:
+        """Features of each irrep, normalised row by row."""
+        squares = [
+            jnp.sum(features[irrep] ** 2, axis=(1, 2)) / irrep.dim**2 for irrep, _ in self.layout
+        ]
+        total = sum(squares[1:], start=squares[0]) / len(squares)
+        factor = jax.lax.rsqrt(total + LAYER_NORM_EPSILON)[:, None, None]
+        result = {}
+        for irrep, channels in self.layout:
+            x = features[irrep]
+            weight = self.param(f"weight_{irrep}", nn.initializers.ones, (channels,), x.dtype)
+            result[irrep] = x * factor * weight[None, None, :]
+        return result
 
 
 def gate_inputs(hidden: Layout) -> Layout:

@@ -123,5 +123,14 @@ VARIANTS = {
             "repulsion": 0.7,
         }
     },
+    "nequip_norm": {
+        "nequip": {
+            **PRESETS["nequip"],
+            "parity": False,
+            "self_connection": "linear",
+            "first_self_connection": True,
+            "layer_norm": True,
+        }
+    },
 }
 """Configs of models with options that take other paths."""

@@ -29,7 +29,7 @@ def test_soft_keeps_long_distances_and_ends_at_three_quarters():
 
 
 def test_silicon_repels_as_two_nuclei_do():
-    """At 0.001 Å the screened charges leave most of k Z Z / r; where radii touch nothing is left."""
+    """Close by, screening leaves most of k Z Z / r; where radii touch nothing is left."""
     index = jnp.zeros(3, jnp.int32)
     r = jnp.array([0.001, 2.21, 2.23])
     found = jax.jit(lambda x: covalent.repulsion(x, index, index, (14,), 6))(r)

@@ -22,6 +22,8 @@ FORMATS = {
     "mace": "mlip_jax.interop.weights.mace",
     "mtp": "mlip_jax.interop.weights.mtp",
     "n2p2": "mlip_jax.interop.weights.n2p2",
+    "nequip": "mlip_jax.interop.weights.nequip",
+    "nequix": "mlip_jax.interop.weights.nequix",
     "snap": "mlip_jax.interop.weights.snap",
 }
 """Names of formats and the modules that read them."""

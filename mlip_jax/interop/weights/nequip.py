@@ -1,18 +1,51 @@
-"""Weights of the program nequip (0.19): its state dict becomes variables of our `NequIP`."""
+"""Potentials of the program nequip (0.19): weights in safetensors, and arguments in JSON.
 
-from collections.abc import Mapping
+The arrays are those of the state dict of a `NequIPGNNModel`; the arguments are the ones it was
+made with, below its name in nequip's own config.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlip_jax import elements
-from mlip_jax.interop.weights import e3nn_weights
+from mlip_jax.config import UserError
+from mlip_jax.interop.weights import e3nn_weights, tensors
 from mlip_jax.models.nequip import NequIP, reachable
 from mlip_jax.nn.convolution import middle_layout
 from mlip_jax.nn.equivariant import gate_inputs
 from mlip_jax.nn.irreps import SCALAR, Channels, Layout, hidden_layout, product_paths
+from mlip_jax.potential import Potential
 
 State = Mapping[str, np.ndarray]
+
+_ARGUMENTS = (
+    *("type_names", "r_max", "num_layers", "l_max", "parity", "num_features", "num_bessels"),
+    *("bessel_trainable", "polynomial_cutoff_p", "radial_mlp_depth", "radial_mlp_width"),
+    "avg_num_neighbors",
+)
+
+
+def read(files: Sequence[Path]) -> Potential:
+    """Reads a potential.
+
+    Args:
+        files: the arguments in JSON and the weights in safetensors, see above.
+
+    Raises:
+        UserError: for missing or damaged files.
+    """
+    config, state = tensors.read(files, "nequip")
+    for name in _ARGUMENTS:
+        tensors.field(config, name, files)
+    try:
+        model, variables, energies = convert(state, config)
+    except ValueError as error:
+        raise UserError(f"{state.path}: {error} The weights are those of another model.") from None
+    card = {"imported": {"format": "nequip", "files": sorted(path.name for path in files)}}
+    return Potential(model, variables, energies, card)
 
 
 def convert(

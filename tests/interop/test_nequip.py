@@ -1,17 +1,15 @@
 """Energies, forces and stress of the program nequip 0.19.1, float64, from its own weights."""
 
-import json
 import os
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from mlip_jax.data.collate import Bucket, make_graph
 from mlip_jax.data.structure import Structure
-from mlip_jax.interop.weights import nequip
+from mlip_jax.interop import weights
 from mlip_jax.potential import predict_fn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,9 +25,8 @@ pytestmark = [
 @pytest.mark.parametrize("name", ["seeded-l1-parity", "seeded-l2-noparity"])
 def test_published_weights_give_the_published_numbers(name):
     folder = REFERENCE / name
-    state = load_file(folder / "weights.safetensors")
-    config = json.loads((folder / "config.json").read_text())
-    model, variables, reference_energies = nequip.convert(state, config)
+    potential = weights.read("nequip", [folder / "config.json", folder / "weights.safetensors"])
+    model, variables = potential.model, potential.variables
     predict = jax.jit(predict_fn(model))
     expected = np.load(folder / "expected.npz")
     structures = [structure_of(expected, i) for i in range(int(expected["n_structures"]))]
@@ -40,7 +37,7 @@ def test_published_weights_give_the_published_numbers(name):
     for i, structure in enumerate(structures):
         graph = make_graph(structure, model.cutoff, dtype=np.float64, bucket=bucket)
         prediction = predict(variables, graph)
-        shifts = sum(reference_energies[int(z)] for z in structure.atomic_numbers)
+        shifts = sum(potential.reference_energies[int(z)] for z in structure.atomic_numbers)
         # both sides are float64: a few 1e-16 of the largest number in the sums
         np.testing.assert_allclose(
             prediction.energy[0] + shifts, expected[f"s{i}_energy"], rtol=1e-12

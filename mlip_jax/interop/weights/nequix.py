@@ -1,0 +1,239 @@
+"""Potentials of nequix: `.nqx` files, a line of JSON and then one array in numpy's format a weight.
+
+T. Koker et al., "Training a foundation model for materials on a budget", arXiv:2508.16067 (2025).
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mlip_jax import elements
+from mlip_jax.config import UserError
+from mlip_jax.interop.weights import e3nn_weights, tensors
+from mlip_jax.models.nequip import NequIP, reachable
+from mlip_jax.nn.convolution import middle_layout
+from mlip_jax.nn.equivariant import LAYER_NORM_EPSILON, SILU_NORM, gate_inputs
+from mlip_jax.nn.irreps import (
+    SCALAR,
+    Channels,
+    Layout,
+    hidden_layout,
+    parse_layout,
+    product_paths,
+)
+from mlip_jax.nn.radial import SMOOTH_GAIN
+from mlip_jax.potential import Potential
+
+_GAIN = 1.6765620560798837 / SILU_NORM
+"""Of their activation over ours: e3nn-jax integrates the second moment, e3nn estimates it."""
+
+
+def read(files: Sequence[Path]) -> Potential:
+    """Reads a potential.
+
+    Args:
+        files: one `.nqx` file.
+
+    Raises:
+        UserError: for missing or damaged files, and for models that are not supported.
+    """
+    if len(files) != 1:
+        raise UserError(f"nequix: got {len(files)} files; expected one .nqx file.")
+    path = files[0]
+    try:
+        with path.open("rb") as file:
+            config = _config(path, file.readline())
+            model, hidden = _model(config, files)
+            arrays = _Arrays(path, file)
+            energies = arrays.take("atomic energies", (len(model.species or ()),))
+            params = _params(arrays, model, hidden)
+            arrays.end()
+    except OSError as error:
+        raise UserError(f"{path}: {error}.") from None
+    shift = float(tensors.field(config, "shift", files))
+    references = energies + shift + model.energy_scale * _isolated(params, model)
+    card = {"imported": {"format": "nequix", "files": [path.name]}}
+    energies = dict(zip(model.species or (), references.tolist(), strict=True))
+    return Potential(model, {"params": params}, energies, card)
+
+
+_DAMAGED = "The file is damaged or of another version."
+
+
+class _Arrays:
+    """The weights of a file, one after the other."""
+
+    def __init__(self, path: Path, file: BinaryIO):
+        self.path, self.file = path, file
+
+    def take(self, what: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The next array.
+
+        Raises:
+            UserError: where it is not there or not of the shape.
+        """
+        try:
+            array = np.load(self.file, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise UserError(f"{self.path}: {what}: {error}. {_DAMAGED}") from None
+        if array.shape != shape or array.dtype.kind != "f":
+            raise UserError(
+                f"{self.path}: {what}: got an array {list(array.shape)} of {array.dtype}; expected "
+                f"{list(shape)} of floats. {_DAMAGED}"
+            )
+        return array.astype(np.float64)
+
+    def linear(
+        self, what: str, rows: Sequence[Channels], columns: Layout, *leading: int
+    ) -> dict[str, np.ndarray]:
+        """Kernels of a linear map, one for each irrep that rows and columns share."""
+        widths = dict(columns)
+        return {
+            f"weight_{irrep}": self.take(f"{what} of {irrep}", (*leading, size, widths[irrep]))
+            for irrep, size in rows
+            if irrep in widths
+        }
+
+    def end(self) -> None:
+        """Raises: UserError where something is left."""
+        if self.file.read(1):
+            raise UserError(f"{self.path}: got more than the weights of the model. {_DAMAGED}")
+
+
+def _config(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        config = json.loads(line)
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(
+            f"{path}, line 1: expected the config of a nequix model in JSON. {_DAMAGED}"
+        )
+    return config
+
+
+def _model(config: dict[str, Any], files: Sequence[Path]) -> tuple[NequIP, Layout]:
+    def given(name: str) -> Any:
+        return tensors.field(config, name, files)
+
+    hidden = parse_layout(given("hidden_irreps"))
+    channels = tuple(c.channels for c in hidden)
+    if hidden != hidden_layout(channels, parity=False) or len(channels) != given("lmax") + 1:
+        raise UserError(
+            f"nequix: got the irreps {given('hidden_irreps')} with lmax {given('lmax')}; expected "
+            "one of each degree from 0e to lmax, of the parity of the harmonics."
+        )
+    species = tuple(elements.atomic_number(int(z)) for z in given("atomic_numbers"))
+    exponent = float(given("radial_polynomial_p"))
+    if exponent != int(exponent):
+        raise UserError(f"nequix: got radial_polynomial_p = {exponent}; expected a whole number.")
+    model = NequIP(
+        species=species,
+        cutoff=float(given("cutoff")),
+        num_layers=int(given("n_layers")),
+        l_max=int(given("lmax")),
+        parity=False,
+        num_features=channels,
+        type_embed_num_features=len(species),
+        num_bessels=int(given("radial_basis_size")),
+        polynomial_cutoff_p=int(exponent),
+        radial_mlp_depth=int(given("radial_mlp_layers")),
+        radial_mlp_width=int(given("radial_mlp_size")),
+        avg_num_neighbors=float(given("avg_n_neighbors")),
+        energy_scale=float(given("scale")),
+        self_connection="element" if config.get("index_weights", False) else "linear",
+        first_self_connection=True,
+        layer_norm=bool(config.get("layer_norm", False)),
+    )
+    return model, hidden
+
+
+def _params(arrays: _Arrays, model: NequIP, hidden: Layout) -> dict[str, Any]:
+    """Parameters, in the order of the file."""
+    count = len(model.species or ())
+    params: dict[str, Any] = {"embedding": np.eye(count)}
+    layout: Layout = (Channels(SCALAR, count),)
+    for i in range(model.num_layers):
+        last = i == model.num_layers - 1
+        outputs = reachable(layout, model.l_max, hidden[:1] if last else hidden)
+        params[f"block_{i}"] = _block(arrays, model, layout, outputs, f"block {i}")
+        for name in ("linear_in", "self_connection") if i else ():
+            for weight in params[f"block_{i}"][name].values():
+                weight *= _GAIN
+        layout = outputs
+    params["readout"] = _GAIN * arrays.take("readout", (layout[0].channels, 1))
+    params["scale"] = np.full(count, model.energy_scale)
+    return params
+
+
+def _block(
+    arrays: _Arrays, model: NequIP, inputs: Layout, outputs: Layout, where: str
+) -> dict[str, Any]:
+    """Parameters of a block, whose inputs come from activations like ours."""
+    gated = gate_inputs(outputs)
+    paths = product_paths(inputs, model.l_max, [c.irrep for c in gated])
+    channels = [inputs[p.source].channels for p in paths]
+    middle = sorted(middle_layout(paths, channels), key=lambda c: e3nn_weights.rank(c.irrep))
+    hidden = [model.radial_mlp_width] * model.radial_mlp_depth
+    radial: dict[str, np.ndarray] = {}
+    shapes = itertools.pairwise([model.num_bessels, *hidden, sum(channels)])
+    for k, shape in enumerate(shapes):
+        weight = arrays.take(f"{where}, radial network", shape)
+        radial[f"weight_{k}"] = weight * math.sqrt(shape[0]) / (SMOOTH_GAIN if k else 1.0)
+    last = f"weight_{len(hidden)}"
+    radial[last] = _in_our_order(radial[last], paths, channels)
+    linear_in = arrays.linear(f"{where}, first map", inputs, inputs)
+    linear_out = arrays.linear(f"{where}, second map", middle, gated)
+    params: dict[str, Any] = {
+        "linear_in": linear_in,
+        "convolution": {"radial": radial, "linear_out": linear_out},
+        "self_connection": _self_connection(arrays, model, inputs, gated, where),
+    }
+    if model.layer_norm:
+        params["layer_norm"] = {
+            f"weight_{irrep}": arrays.take(f"{where}, layer norm", (size,)) for irrep, size in gated
+        }
+    return params
+
+
+def _self_connection(
+    arrays: _Arrays, model: NequIP, inputs: Layout, gated: Layout, where: str
+) -> dict[str, np.ndarray]:
+    what = f"{where}, skip connection"
+    if model.self_connection == "linear":
+        return arrays.linear(what, inputs, gated)
+    count = len(model.species or ())  # [species, in, out] there, not over the root of their number
+    kernels = arrays.linear(what, inputs, gated, count)
+    return {name: math.sqrt(count) * x.swapaxes(0, 1) for name, x in kernels.items()}
+
+
+def _in_our_order(last: np.ndarray, paths, channels: list[int]) -> np.ndarray:
+    """Columns of the last radial kernel, which e3nn has in the order of the targets."""
+    order = sorted(range(len(paths)), key=lambda k: e3nn_weights.rank(paths[k].target))
+    ends = np.cumsum([channels[k] for k in order])[:-1]
+    columns = dict(zip(order, np.split(last, ends, axis=1), strict=True))
+    return np.concatenate([columns[k] for k in range(len(paths))], axis=1)
+
+
+def _isolated(params: dict[str, Any], model: NequIP) -> np.ndarray:
+    """Energies of an isolated atom of each element, without scale; our model subtracts them."""
+    x = params["embedding"]
+    width = len(params["readout"])
+    for i in range(model.num_layers):
+        block = params[f"block_{i}"]
+        weight = block["self_connection"][f"weight_{SCALAR}"]
+        if weight.ndim == 3:
+            x = np.einsum("zu,uzw->zw", x, weight) / math.sqrt(weight.shape[0] * weight.shape[1])
+        else:
+            x = x @ weight / math.sqrt(len(weight))
+        if model.layer_norm:
+            irreps = len(block["layer_norm"])
+            squares = np.sum(x * x, axis=1, keepdims=True) / irreps
+            x = x / np.sqrt(squares + LAYER_NORM_EPSILON) * block["layer_norm"][f"weight_{SCALAR}"]
+        x = SILU_NORM * x[:, :width] / (1.0 + np.exp(-x[:, :width]))
+    return (x @ params["readout"])[:, 0] / math.sqrt(len(params["readout"]))
