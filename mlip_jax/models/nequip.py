@@ -65,6 +65,10 @@ class NequIP(nn.Module):
             not zero and is subtracted.
         layer_norm: features are divided by their root mean square, and multiplied by a trained
             weight for each channel, before they are gated (as in Nequix).
+        reflections: features and harmonics have parity. Without, all products of degrees are
+            formed, and mirror images may differ in energy (as in SevenNet).
+        envelope_onset: Å, from where an envelope like XPLOR's falls, whose second derivative jumps;
+            `None`: the polynomial envelope.
     """
 
     species: tuple[int, ...] | None = None
@@ -85,6 +89,8 @@ class NequIP(nn.Module):
     self_connection: Literal["element", "linear"] = "element"
     first_self_connection: bool = False
     layer_norm: bool = False
+    reflections: bool = True
+    envelope_onset: float | None = None
 
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
@@ -110,16 +116,19 @@ class NequIP(nn.Module):
         alone: ElementFeatures = (embedding[:, None, :],)
         for i in range(self.num_layers):
             last = i == self.num_layers - 1
-            hidden = hidden_layout(channels[:1] if last else channels, self.parity and not last)
+            hidden = hidden_layout(
+                channels[:1] if last else channels, self.parity and not last, self.reflections
+            )
             block = InteractionBlock(
                 inputs=layout,
-                outputs=reachable(layout, self.l_max, hidden),
+                outputs=reachable(layout, self.l_max, hidden, self.reflections),
                 l_max=self.l_max,
                 radial_widths=(self.num_bessels, *[self.radial_mlp_width] * self.radial_mlp_depth),
                 avg_num_neighbors=self._given("avg_num_neighbors"),
                 first=i == 0,
                 self_connection=self.self_connection if i or self.first_self_connection else None,
                 layer_norm=self.layer_norm,
+                reflections=self.reflections,
                 name=f"block_{i}",
             )
             features, alone = block(graph, edges, features, alone, embedding, species)
@@ -134,6 +143,7 @@ class NequIP(nn.Module):
             self.num_bessels,
             self.polynomial_cutoff_p,
             self.bessel_trainable,
+            self.envelope_onset,
             name="bessel",
         )
         harmonics = angular.spherical_harmonics(directions, self.l_max)
@@ -199,6 +209,7 @@ class InteractionBlock(nn.Module):
         self_connection: how a map of the atom's own features is added, see `NequIP`; `None`: not,
             as in the first block, so that an atom without neighbours has zero features.
         layer_norm: see `NequIP`.
+        reflections: see `NequIP`.
     """
 
     inputs: Layout
@@ -209,6 +220,7 @@ class InteractionBlock(nn.Module):
     first: bool
     self_connection: Literal["element", "linear"] | None
     layer_norm: bool
+    reflections: bool
 
     @nn.compact
     def __call__(
@@ -239,6 +251,7 @@ class InteractionBlock(nn.Module):
             l_max=self.l_max,
             radial_widths=self.radial_widths,
             divisor=math.sqrt(self.avg_num_neighbors),
+            reflections=self.reflections,
             name="convolution",
         )(dtype)
         if self.first and len(embedding) <= MAX_SUMMED_ELEMENTS:
@@ -269,8 +282,8 @@ class InteractionBlock(nn.Module):
         return lambda features, species: linear(kernels, self.inputs, features)
 
 
-def reachable(inputs: Layout, l_max: int, hidden: Layout) -> Layout:
+def reachable(inputs: Layout, l_max: int, hidden: Layout, reflections: bool = True) -> Layout:
     """The part of a hidden layout that products of `inputs` with harmonics can fill."""
-    paths = product_paths(inputs, l_max, [c.irrep for c in hidden])
+    paths = product_paths(inputs, l_max, [c.irrep for c in hidden], reflections)
     targets = {path.target for path in paths}
     return tuple(c for c in hidden if c.irrep in targets)

@@ -59,6 +59,7 @@ class ConvolutionKernels(nn.Module):
         l_max: highest degree of the harmonics.
         radial_widths: basis size and hidden widths of the radial network.
         divisor: of the sum over neighbours.
+        reflections: whether parity counts, see `product_paths`.
     """
 
     inputs: Layout
@@ -66,11 +67,13 @@ class ConvolutionKernels(nn.Module):
     l_max: int
     radial_widths: tuple[int, ...]
     divisor: float
+    reflections: bool = True
 
     @nn.compact
     def __call__(self, dtype: jnp.dtype) -> Convolution:
         """Weights ready for use."""
-        paths = product_paths(self.inputs, self.l_max, [c.irrep for c in self.outputs])
+        targets = [c.irrep for c in self.outputs]
+        paths = product_paths(self.inputs, self.l_max, targets, self.reflections)
         channels = [self.inputs[path.source].channels for path in paths]
         widths = (*self.radial_widths, sum(channels))
         *hidden, last = radial.ScalarKernels(widths, name="radial")(dtype)

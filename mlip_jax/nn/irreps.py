@@ -54,9 +54,9 @@ class Path(NamedTuple):
 SCALAR = Irrep(0, 1)
 
 
-def harmonic(degree: int) -> Irrep:
-    """Irrep of the spherical harmonics of a degree: parity (-1)^l."""
-    return Irrep(degree, (-1) ** degree)
+def harmonic(degree: int, reflections: bool = True) -> Irrep:
+    """Irrep of the spherical harmonics of a degree: parity (-1)^l, or even in SO(3)."""
+    return Irrep(degree, (-1) ** degree if reflections else 1)
 
 
 def layout_text(layout: Layout) -> str:
@@ -83,31 +83,40 @@ def parse_layout(text: str) -> Layout:
     return tuple(layout)
 
 
-def product_paths(layout: Layout, l_max: int, targets: Iterable[Irrep]) -> tuple[Path, ...]:
+def product_paths(
+    layout: Layout, l_max: int, targets: Iterable[Irrep], reflections: bool = True
+) -> tuple[Path, ...]:
     """Products of a layout with harmonics up to `l_max` that give one of `targets`.
 
     Ordered by source, degree of the harmonic, degree of the target.
+
+    Args:
+        layout: of the features.
+        l_max: highest degree of the harmonics.
+        targets: irreps that are wanted.
+        reflections: whether parity counts; without, all irreps are called even.
     """
     wanted = set(targets)
     paths = []
     for source, (irrep, _) in enumerate(layout):
         for degree in range(l_max + 1):
-            parity = irrep.parity * harmonic(degree).parity
+            parity = irrep.parity * harmonic(degree, reflections).parity
             for l in range(abs(irrep.degree - degree), irrep.degree + degree + 1):
                 if (target := Irrep(l, parity)) in wanted:
                     paths.append(Path(source, degree, target))
     return tuple(paths)
 
 
-def hidden_layout(channels: Sequence[int], parity: bool) -> Layout:
+def hidden_layout(channels: Sequence[int], parity: bool, reflections: bool = True) -> Layout:
     """Layout of hidden features with `channels[l]` channels of each irrep of degree l.
 
     Args:
         channels: one number per degree.
         parity: both parities of every degree; otherwise only those of the harmonics.
+        reflections: whether parity counts; without, all irreps are called even.
     """
     return tuple(
         Channels(Irrep(degree, p), count)
         for degree, count in enumerate(channels)
-        for p in ((1, -1) if parity else (harmonic(degree).parity,))
+        for p in ((1, -1) if parity else (harmonic(degree, reflections).parity,))
     )

@@ -48,6 +48,23 @@ def polynomial_envelope(
     return jnp.where(inside, 1.0 - x**p * polynomial, 0.0)
 
 
+def xplor_envelope(
+    distances: Float[Array, "*edges"], onset: float, cutoff: float
+) -> Float[Array, "*edges"]:
+    """Step from 1 below the onset to 0 from the cutoff on, once continuously differentiable.
+
+    `(c² - r²)² (c² + 2 r² - 3 a²) / (c² - a²)³`, as in the program X-PLOR (Brünger 1992).
+
+    Args:
+        distances: Å.
+        onset: a, Å.
+        cutoff: c, Å.
+    """
+    square = jnp.clip(distances, onset, cutoff) ** 2
+    first, last = onset**2, cutoff**2
+    return (last - square) ** 2 * (last + 2.0 * square - 3.0 * first) / (last - first) ** 3
+
+
 class BesselBasis(nn.Module):
     """Bessel functions times envelope, scaled by `2π / c²` (as in nequip).
 
@@ -56,12 +73,14 @@ class BesselBasis(nn.Module):
         num_bessels: size of the basis.
         polynomial_cutoff_p: exponent of the envelope.
         trainable: frequencies are parameters.
+        onset: Å, where an envelope like XPLOR's begins to fall; `None`: the polynomial envelope.
     """
 
     cutoff: float
     num_bessels: int
     polynomial_cutoff_p: int
     trainable: bool = False
+    onset: float | None = None
 
     @nn.compact
     def __call__(self, distances: Float[Array, "*edges"]) -> Float[Array, "*edges basis"]:
@@ -72,7 +91,10 @@ class BesselBasis(nn.Module):
             frequencies = self.param(
                 "frequencies", lambda _: jnp.asarray(start, dtype=distances.dtype)
             )
-        envelope = polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
+        if self.onset is None:
+            envelope = polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
+        else:
+            envelope = xplor_envelope(distances, self.onset, self.cutoff)
         scaled = envelope * (2.0 * math.pi / self.cutoff**2)
         return bessel(distances, frequencies, self.cutoff) * scaled[..., None]
 

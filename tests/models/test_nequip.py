@@ -151,3 +151,30 @@ def test_impossible_fields_are_refused(changes, message):
     model = nequip.NequIP(**(FIELDS | changes))
     with pytest.raises(UserError, match=message):
         model.init(jax.random.key(0), graph_of(crystal()))
+
+
+@pytest.mark.slow
+def test_without_reflections_energies_are_those_of_rotated_but_not_of_mirrored_structures():
+    """Products of three axial vectors tell a structure from its mirror image."""
+    fields = {**FIELDS, "num_layers": 3, "reflections": False, "num_features": (4, 3, 2)}
+    model = nequip.NequIP(**fields)
+    structure = crystal()
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+    turn *= np.linalg.det(turn)
+    variables = jax.jit(model.init)(jax.random.key(0), graph_of(structure))
+    energy = jax.jit(lambda g: predict_fn(model)(variables, g).energy[0])
+    before = float(energy(graph_of(structure)))
+    moved = [
+        dataclasses.replace(structure, positions=structure.positions @ m, cell=structure.cell @ m)
+        for m in (turn, -turn)
+    ]
+    rotated, mirrored = (float(energy(graph_of(s))) for s in moved)
+    # 1e-13: rounding of energies of 0.04 eV
+    assert abs(rotated - before) < 1e-13
+    assert abs(mirrored - before) > 1e-8
+
+
+def test_a_norm_without_the_first_self_connection_is_refused():
+    model = nequip.NequIP(**{**FIELDS, "layer_norm": True})
+    with pytest.raises(UserError, match="first_self_connection: true"):
+        jax.eval_shape(model.init, jax.random.key(0), graph_of(crystal()))

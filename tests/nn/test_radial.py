@@ -67,3 +67,13 @@ def test_radial_network_keeps_the_size_of_its_input():
     # Unit variance at the first layer; SiLU's second moment is 0.356 and the gain squared is 2.
     np.testing.assert_allclose(jnp.var(first), 1.0, rtol=0.1)
     np.testing.assert_allclose(jnp.mean(second**2), 0.711, rtol=0.1)
+
+
+def test_the_envelope_of_xplor_is_one_then_falls_smoothly_to_zero():
+    r = np.array([0.0, 4.4, 4.5, 4.75, 5.0, 6.0])
+    value = jax.jit(lambda x: radial.xplor_envelope(x, 4.5, 5.0))
+    slope = jax.jit(jax.vmap(jax.grad(lambda x: radial.xplor_envelope(x, 4.5, 5.0))))
+    square = 4.75**2
+    middle = (25 - square) ** 2 * (25 + 2 * square - 3 * 20.25) / (25 - 20.25) ** 3
+    np.testing.assert_allclose(value(r), [1, 1, 1, middle, 0, 0], atol=1e-14)
+    np.testing.assert_allclose(slope(r[[0, 1, 2, 4, 5]]), 0.0, atol=1e-12)

@@ -24,6 +24,7 @@ FORMATS = {
     "n2p2": "mlip_jax.interop.weights.n2p2",
     "nequip": "mlip_jax.interop.weights.nequip",
     "nequix": "mlip_jax.interop.weights.nequix",
+    "sevennet": "mlip_jax.interop.weights.sevennet",
     "snap": "mlip_jax.interop.weights.snap",
 }
 """Names of formats and the modules that read them."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from mlip_jax.nn.irreps import Channels, Irrep, Layout
+from mlip_jax.nn.irreps import Channels, Irrep, Layout, Path
 
 
 def split(
@@ -46,3 +46,19 @@ def split(
 def rank(irrep: Irrep) -> tuple[int, bool]:
     """Rank of an irrep in the order of e3nn, which is 0e, 0o, 1o, 1e, 2e, 2o and so on."""
     return irrep.degree, irrep.parity != (-1) ** irrep.degree
+
+
+def by_path(
+    last: Float[np.ndarray, "width columns"], paths: Sequence[Path], channels: Sequence[int]
+) -> Float[np.ndarray, "width columns"]:
+    """Columns of the last radial kernel, which e3nn has in the order of the targets.
+
+    Args:
+        last: as e3nn has it.
+        paths: in our order.
+        channels: columns of each path.
+    """
+    order = sorted(range(len(paths)), key=lambda k: rank(paths[k].target))
+    ends = np.cumsum([channels[k] for k in order])[:-1]
+    columns = dict(zip(order, np.split(last, ends, axis=1), strict=True))
+    return np.concatenate([columns[k] for k in range(len(paths))], axis=1)

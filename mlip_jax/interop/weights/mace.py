@@ -213,10 +213,9 @@ def _radial(state: State, prefix: str, paths, width: int) -> dict[str, np.ndarra
     for i, name in enumerate(names):
         kernels[f"weight_{i}"] = state[name] * (SILU_NORM / SMOOTH_GAIN if i else 1.0)
     last = f"weight_{len(names) - 1}"
-    order = sorted(range(len(paths)), key=lambda k: paths[k].target.degree)
-    columns = dict(zip(order, np.split(kernels[last], len(paths), axis=1), strict=True))
-    signed = [(-1) ** path.degree * columns[k] for k, path in enumerate(paths)]
-    return {**kernels, last: np.concatenate(signed, axis=1)}
+    kernel = e3nn_weights.by_path(kernels[last], paths, [width] * len(paths))
+    signs = np.repeat([(-1.0) ** path.degree for path in paths], width)
+    return {**kernels, last: kernel * signs}
 
 
 def _products(state: State, prefix: str, model: MACE, degrees: int) -> dict[str, np.ndarray]:

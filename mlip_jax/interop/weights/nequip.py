@@ -4,6 +4,7 @@ The arrays are those of the state dict of a `NequIPGNNModel`; the arguments are 
 made with, below its name in nequip's own config.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from mlip_jax.config import UserError
 from mlip_jax.interop.weights import e3nn_weights, tensors
 from mlip_jax.models.nequip import NequIP, reachable
 from mlip_jax.nn.convolution import middle_layout
-from mlip_jax.nn.equivariant import gate_inputs
+from mlip_jax.nn.equivariant import LAYER_NORM_EPSILON, SILU_NORM, gate_inputs
 from mlip_jax.nn.irreps import SCALAR, Channels, Layout, hidden_layout, product_paths
 from mlip_jax.potential import Potential
 
@@ -130,3 +131,26 @@ def _block(
             state["sc.weight"], inputs, gated, attributes
         )
     return params
+
+
+def isolated_energies(params: Mapping[str, Any]) -> np.ndarray:
+    """Energies of an isolated atom of each element, without scale, which our model subtracts.
+
+    Args:
+        params: of a model whose first block has a self-connection, too.
+    """
+    x = params["embedding"]
+    width = len(params["readout"])
+    for i in range(sum(name.startswith("block_") for name in params)):
+        block = params[f"block_{i}"]
+        weight = block["self_connection"][f"weight_{SCALAR}"]
+        if weight.ndim == 3:
+            x = np.einsum("zu,uzw->zw", x, weight) / math.sqrt(weight.shape[0] * weight.shape[1])
+        else:
+            x = x @ weight / math.sqrt(len(weight))
+        if "layer_norm" in block:
+            norm = block["layer_norm"]
+            squares = np.sum(x * x, axis=1, keepdims=True) / len(norm)
+            x = x / np.sqrt(squares + LAYER_NORM_EPSILON) * norm[f"weight_{SCALAR}"]
+        x = SILU_NORM * x[:, :width] / (1.0 + np.exp(-x[:, :width]))
+    return (x @ params["readout"])[:, 0] / math.sqrt(width)

@@ -14,10 +14,10 @@ import numpy as np
 
 from mlip_jax import elements
 from mlip_jax.config import UserError
-from mlip_jax.interop.weights import e3nn_weights, tensors
+from mlip_jax.interop.weights import e3nn_weights, nequip, tensors
 from mlip_jax.models.nequip import NequIP, reachable
 from mlip_jax.nn.convolution import middle_layout
-from mlip_jax.nn.equivariant import LAYER_NORM_EPSILON, SILU_NORM, gate_inputs
+from mlip_jax.nn.equivariant import SILU_NORM, gate_inputs
 from mlip_jax.nn.irreps import (
     SCALAR,
     Channels,
@@ -56,7 +56,7 @@ def read(files: Sequence[Path]) -> Potential:
     except OSError as error:
         raise UserError(f"{path}: {error}.") from None
     shift = float(tensors.field(config, "shift", files))
-    references = energies + shift + model.energy_scale * _isolated(params, model)
+    references = energies + shift + model.energy_scale * nequip.isolated_energies(params)
     card = {"imported": {"format": "nequix", "files": [path.name]}}
     energies = dict(zip(model.species or (), references.tolist(), strict=True))
     return Potential(model, {"params": params}, energies, card)
@@ -186,7 +186,7 @@ def _block(
         weight = arrays.take(f"{where}, radial network", shape)
         radial[f"weight_{k}"] = weight * math.sqrt(shape[0]) / (SMOOTH_GAIN if k else 1.0)
     last = f"weight_{len(hidden)}"
-    radial[last] = _in_our_order(radial[last], paths, channels)
+    radial[last] = e3nn_weights.by_path(radial[last], paths, channels)
     linear_in = arrays.linear(f"{where}, first map", inputs, inputs)
     linear_out = arrays.linear(f"{where}, second map", middle, gated)
     params: dict[str, Any] = {
@@ -210,30 +210,3 @@ def _self_connection(
     count = len(model.species or ())  # [species, in, out] there, not over the root of their number
     kernels = arrays.linear(what, inputs, gated, count)
     return {name: math.sqrt(count) * x.swapaxes(0, 1) for name, x in kernels.items()}
-
-
-def _in_our_order(last: np.ndarray, paths, channels: list[int]) -> np.ndarray:
-    """Columns of the last radial kernel, which e3nn has in the order of the targets."""
-    order = sorted(range(len(paths)), key=lambda k: e3nn_weights.rank(paths[k].target))
-    ends = np.cumsum([channels[k] for k in order])[:-1]
-    columns = dict(zip(order, np.split(last, ends, axis=1), strict=True))
-    return np.concatenate([columns[k] for k in range(len(paths))], axis=1)
-
-
-def _isolated(params: dict[str, Any], model: NequIP) -> np.ndarray:
-    """Energies of an isolated atom of each element, without scale; our model subtracts them."""
-    x = params["embedding"]
-    width = len(params["readout"])
-    for i in range(model.num_layers):
-        block = params[f"block_{i}"]
-        weight = block["self_connection"][f"weight_{SCALAR}"]
-        if weight.ndim == 3:
-            x = np.einsum("zu,uzw->zw", x, weight) / math.sqrt(weight.shape[0] * weight.shape[1])
-        else:
-            x = x @ weight / math.sqrt(len(weight))
-        if model.layer_norm:
-            irreps = len(block["layer_norm"])
-            squares = np.sum(x * x, axis=1, keepdims=True) / irreps
-            x = x / np.sqrt(squares + LAYER_NORM_EPSILON) * block["layer_norm"][f"weight_{SCALAR}"]
-        x = SILU_NORM * x[:, :width] / (1.0 + np.exp(-x[:, :width]))
-    return (x @ params["readout"])[:, 0] / math.sqrt(len(params["readout"]))
