@@ -22,6 +22,7 @@ FORMATS = {
     "mtp": "mlip_jax.interop.weights.mtp",
     "n2p2": "mlip_jax.interop.weights.n2p2",
     "snap": "mlip_jax.interop.weights.snap",
+    "tensornet": "mlip_jax.interop.weights.tensornet",
 }
 """Names of formats and the modules that read them."""
 
