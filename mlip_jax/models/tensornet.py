@@ -6,7 +6,6 @@ paper or, by choice, those of the program matgl, whose published weights are rea
 `interop.weights.tensornet`.
 """
 
-import math
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -110,23 +109,18 @@ class TensorNet(nn.Module):
         distances = safe_norm(vectors)
         directions = -vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
         envelope = radial.cosine_envelope(distances, self.cutoff)
-        return Edges(self._basis(distances, envelope), envelope, directions)
+        return Edges(self._basis()(distances), envelope, directions)
 
-    def _basis(self, distances: Array, envelope: Array) -> Float[Array, "atoms max_neighbors _"]:
-        if self.radial_basis == "smooth_bessel":
-            return radial.smooth_bessel(distances, self.num_radial, self.cutoff)
-        if self.radial_basis == "gaussian":
-            centres = np.linspace(0.0, self.gaussian_range, self.num_radial)
-            return radial.gaussians(distances, centres, self.gaussian_width)
-        far = math.exp(-self.cutoff)
-        start = np.linspace(far, 1.0, self.num_radial)
-        sharp = np.full(self.num_radial, (2.0 / self.num_radial * (1.0 - far)) ** -2)
-        centres, widths = (jnp.asarray(a, distances.dtype) for a in (start, sharp))
-        if self.radial_trainable:
-            centres = self.param("centres", lambda _: centres)
-            widths = self.param("widths", lambda _: widths)
-        basis = radial.exp_normal(distances, centres, widths, self.cutoff)
-        return basis * envelope[..., None]
+    def _basis(self) -> "RadialBasis":
+        return RadialBasis(
+            self.radial_basis,
+            self.num_radial,
+            self.cutoff,
+            self.radial_trainable,
+            self.gaussian_range,
+            self.gaussian_width,
+            name="radial",
+        )
 
     def _checked_species(self) -> tuple[int, ...]:
         for name in ("cutoff", "num_features", "num_radial"):
@@ -146,6 +140,33 @@ class TensorNet(nn.Module):
                 "training, set it."
             )
         return value
+
+
+class RadialBasis(nn.Module):
+    """Radial functions by name; attributes see `TensorNet`."""
+
+    kind: RadialName
+    number: int
+    cutoff: float
+    trainable: bool
+    gaussian_range: float
+    gaussian_width: float
+
+    @nn.compact
+    def __call__(self, distances: Float[Array, "*edges"]) -> Float[Array, "*edges basis"]:
+        """Functions of distances [Å]."""
+        if self.kind == "smooth_bessel":
+            return radial.smooth_bessel(distances, self.number, self.cutoff)
+        if self.kind == "gaussian":
+            centres = np.linspace(0.0, self.gaussian_range, self.number)
+            return radial.gaussians(distances, centres, self.gaussian_width)
+        start = radial.exp_normal_start(self.number, self.cutoff)
+        centres, widths = (jnp.asarray(array, distances.dtype) for array in start)
+        if self.trainable:
+            centres = self.param("centres", lambda _: centres)
+            widths = self.param("widths", lambda _: widths)
+        envelope = radial.cosine_envelope(distances, self.cutoff)[..., None]
+        return envelope * radial.exp_normal(distances, centres, widths, self.cutoff)
 
 
 class Embedding(nn.Module):
@@ -238,7 +259,8 @@ class Interaction(nn.Module):
         x = cartesian.normalised(x)
         y = cartesian.mix(before, x)
 
-        def block(basis, envelope, neighbors, x, own):
+        def block(basis, envelope, neighbors, *tensors):
+            x, own = Tensors(*tensors[:3]), Tensors(*tensors[3:])
             weights = dense.network(layers, basis, activation, activate_last=True)
             weights = weights * envelope[..., None]
             sent = cartesian.scaled(weights, Tensors(*(part[neighbors] for part in y)))
@@ -249,7 +271,7 @@ class Interaction(nn.Module):
             square = cartesian.from_matrix(cartesian.matrix_product(matrix, matrix))
             return Tensors(*(a + b + c for a, b, c in zip(x, change, square, strict=True)))
 
-        return map_atom_blocks(block, graph, edges.basis, edges.envelope, graph.neighbors, x, y)
+        return map_atom_blocks(block, graph, edges.basis, edges.envelope, graph.neighbors, *x, *y)
 
     def _couple(self, received: Array, own: Array) -> Float[Array, "atoms 3 3 channels"]:
         product = cartesian.matrix_product(own, received)

@@ -187,6 +187,15 @@ def exp_normal(
     return jnp.exp(-widths.reshape(ones) * x * x)
 
 
+def exp_normal_start(
+    number: int, cutoff: float
+) -> tuple[Float[np.ndarray, " basis"], Float[np.ndarray, " basis"]]:
+    """Centres and widths of `exp_normal` that are evenly spread; Unke and Meuwly (2019), eq. 7."""
+    far = math.exp(-cutoff)
+    centres = np.linspace(far, 1.0, number)
+    return centres, np.full(number, (2.0 / number * (1.0 - far)) ** -2)
+
+
 def gaussians(
     distances: Float[Array, "*edges"], centres: Float[np.ndarray, " basis"], width: float
 ) -> Float[Array, "*edges basis"]:

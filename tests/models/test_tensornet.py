@@ -96,11 +96,10 @@ def norm(x):
 
 def mix(params, x):
     names = ("scalar", "vector", "symmetric")
-    mixed = [
-        np.einsum("cab,cd->dab", part, params[name]["kernel_0"])
-        for name, part in zip(names, parts(x), strict=True)
-    ]
-    return sum(mixed)
+    total = np.zeros_like(x)
+    for name, part in zip(names, parts(x), strict=True):
+        total += np.einsum("cab,cd->dab", part, params[name]["kernel_0"])
+    return total
 
 
 def pairs(given: Structure, i: int):

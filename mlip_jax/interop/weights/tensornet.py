@@ -116,13 +116,18 @@ def _scale(section: Mapping[str, Any], model: TensorNet, path: Path) -> _Scale:
 
 def _params(model: TensorNet, state: StateDict) -> dict[str, Any]:
     """Parameters of our model; every array of the file is one of them or repeats the config."""
-    params = {"embedding": _embedding(model, state), "readout": _readout(model, state)}
+    params: dict[str, Any] = {
+        "embedding": _embedding(model, state),
+        "readout": _readout(model, state),
+    }
     for i in range(model.num_layers):
         params[f"interaction_{i}"] = _interaction(model, state, f"model.layers.{i}")
     if model.radial_trainable:
         shape = (model.num_radial,)
-        params["centres"] = state.take("model.bond_expansion.rbf.means", shape)
-        params["widths"] = state.take("model.bond_expansion.rbf.betas", shape)
+        params["radial"] = {
+            "centres": state.take("model.bond_expansion.rbf.means", shape),
+            "widths": state.take("model.bond_expansion.rbf.betas", shape),
+        }
     state.ignore(["data_mean", "data_std", "element_refs.property_offset"])
     state.ignore(["model.bond_expansion.rbf.cutoff", "model.bond_expansion.rbf.centers"])
     state.check_all_taken()
