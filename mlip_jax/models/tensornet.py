@@ -6,36 +6,36 @@ paper or, by choice, those of the program matgl, whose published weights are rea
 `interop.weights.tensornet`.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from mlip_jax import elements
 from mlip_jax.config import UserError
-from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, map_atom_blocks, safe_norm
-from mlip_jax.nn import cartesian, dense, radial
-from mlip_jax.nn.cartesian import TensorKernels, Tensors
-from mlip_jax.nn.dense import DenseKernels, NormKernels
+from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
+from mlip_jax.models.tensornet_layers import (
+    Edges,
+    Embedding,
+    Group,
+    Interaction,
+    Readout,
+    ReadoutName,
+    message_widths,
+)
+from mlip_jax.nn import cartesian, dense, double, radial, radial_series
+from mlip_jax.nn.cartesian import Tensors
+from mlip_jax.nn.dense import DenseKernels
 
 RadialName = Literal["exp_normal", "gaussian", "smooth_bessel"]
-Group = Literal["O(3)", "SO(3)"]
 
 
-class Edges(NamedTuple):
-    """What every layer needs to know of the pairs.
-
-    Attributes:
-        basis: radial functions.
-        envelope: zero from the cutoff on.
-        directions: unit vectors from the neighbour to the atom.
-    """
-
-    basis: Float[Array, "atoms max_neighbors basis"]
-    envelope: Float[Array, "atoms max_neighbors"]
-    directions: Float[Array, "atoms max_neighbors 3"]
+SERIES_PRECISION = 1e-7
+"""Of the weights of messages where they are series, relative to the largest of them."""
 
 
 class TensorNet(nn.Module):
@@ -69,7 +69,7 @@ class TensorNet(nn.Module):
     gaussian_width: float = 0.5
     group: Group = "O(3)"
     activation: str = "silu"
-    readout: Literal["mlp", "gated"] = "mlp"
+    readout: ReadoutName = "mlp"
     energy_scale: float | None = None
 
     @nn.compact
@@ -87,6 +87,32 @@ class TensorNet(nn.Module):
         energies = self._given("energy_scale") * (readout(features) - alone)
         return AtomOutputs(energies=energies, features=features)
 
+    def fold(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Variables for a program of float32, made from those in float64.
+
+        The networks that weight messages become series of the distance, as constants `series` of
+        the interactions; those that vary too quickly for that stay.
+        """
+        params = variables["params"]
+        constants = dict(variables.get("constants", {}))
+        widths = message_widths(self.num_radial, self.num_features)
+        activation = dense.activation(self.activation, "tensornet.activation")
+        basis = self._basis()
+        for i in range(self.num_layers):
+            of_layer = {"params": params[f"interaction_{i}"]["radial"]}
+
+            def weights(distances: Array, of_layer: Any = of_layer) -> Array:
+                layers: Any = DenseKernels(widths).apply(of_layer, distances.dtype)
+                functions: Any = basis.apply({"params": params.get("radial", {})}, distances)
+                return dense.network(layers, functions, activation, activate_last=True)
+
+            with double.allowed():
+                sampled = jax.jit(weights)
+                series = radial_series.radial_series(sampled, self.cutoff, SERIES_PRECISION)
+            if series is not None:
+                constants[f"interaction_{i}"] = {"series": series}
+        return {**variables, "constants": constants}
+
     def _tensors(self, graph: AtomicGraph) -> Tensors:
         """Tensors of all atoms after the last interaction."""
         known = self._checked_species()
@@ -99,6 +125,7 @@ class TensorNet(nn.Module):
             x = Interaction(
                 self.num_features,
                 self.num_radial,
+                self.cutoff,
                 self.group,
                 self.activation,
                 name=f"interaction_{i}",
@@ -109,7 +136,7 @@ class TensorNet(nn.Module):
         distances = safe_norm(vectors)
         directions = -vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
         envelope = radial.cosine_envelope(distances, self.cutoff)
-        return Edges(self._basis()(distances), envelope, directions)
+        return Edges(distances, self._basis()(distances), envelope, directions)
 
     def _basis(self) -> "RadialBasis":
         return RadialBasis(
@@ -161,152 +188,10 @@ class RadialBasis(nn.Module):
             centres = np.linspace(0.0, self.gaussian_range, self.number)
             return radial.gaussians(distances, centres, self.gaussian_width)
         start = radial.exp_normal_start(self.number, self.cutoff)
-        centres, widths = (jnp.asarray(array, distances.dtype) for array in start)
+        centres = jnp.asarray(start[0], distances.dtype)
+        widths = jnp.asarray(start[1], distances.dtype)
         if self.trainable:
-            centres = self.param("centres", lambda _: centres)
-            widths = self.param("widths", lambda _: widths)
+            centres = self.param("centres", lambda _: jnp.asarray(start[0], distances.dtype))
+            widths = self.param("widths", lambda _: jnp.asarray(start[1], distances.dtype))
         envelope = radial.cosine_envelope(distances, self.cutoff)[..., None]
         return envelope * radial.exp_normal(distances, centres, widths, self.cutoff)
-
-
-class Embedding(nn.Module):
-    """Tensors of atoms from the directions to their neighbours.
-
-    Simeon and De Fabritiis (2023), section 3.2, embedding.
-
-    Attributes:
-        num_species: elements.
-        channels: of the tensors.
-        num_radial: size of the radial basis.
-        activation: of the network that weights the parts.
-    """
-
-    num_species: int
-    channels: int
-    num_radial: int
-    activation: str
-
-    @nn.compact
-    def __call__(self, graph: AtomicGraph, edges: Edges, species: Int[Array, " atoms"]) -> Tensors:
-        """Tensors of every atom.
-
-        Args:
-            graph: atoms and neighbours.
-            edges: of all pairs.
-            species: element of every atom.
-        """
-        dtype, size = edges.basis.dtype, self.channels
-        normal = nn.initializers.normal(1.0)
-        vectors = self.param("elements", normal, (self.num_species, size), dtype)
-        (pair,) = DenseKernels((2 * size, size), name="pair")(dtype)
-        (weights,) = DenseKernels((self.num_radial, 3 * size), name="radial")(dtype)
-        mixing = TensorKernels(size, name="mixing")(dtype)
-        norm = NormKernels(size, name="norm")(dtype)
-        factors = DenseKernels((size, 2 * size, 3 * size), name="factors")(dtype)
-        activation = dense.activation(self.activation, "tensornet.activation")
-        of_neighbor = vectors @ pair.kernel[:size]
-        of_atom = dense.dense(dense.Dense(pair.kernel[size:], pair.bias), vectors)
-
-        def block(basis, envelope, directions, neighbors, own):
-            elements_of_pair = of_neighbor[species[neighbors]] + of_atom[own][:, None, :]
-            radial_weights = jnp.split(dense.dense(weights, basis), 3, axis=-1)
-            of_pair = elements_of_pair * envelope[..., None]
-            symmetric = cartesian.symmetric_part(directions)
-            x = Tensors(
-                jnp.sum(of_pair * radial_weights[0], axis=1, keepdims=True),
-                jnp.einsum("ijn,ijc->inc", directions, of_pair * radial_weights[1]),
-                jnp.einsum("ijn,ijc->inc", symmetric, of_pair * radial_weights[2]),
-            )
-            invariants = dense.layer_norm(norm, cartesian.square_norm(x))
-            scale = dense.network(factors, invariants, activation, activate_last=True)
-            return cartesian.scaled(scale, cartesian.mix(mixing, x))
-
-        return map_atom_blocks(block, graph, *edges, graph.neighbors, species)
-
-
-class Interaction(nn.Module):
-    """Messages, their products with the atom's own tensor, and its update.
-
-    Simeon and De Fabritiis (2023), section 3.2, interaction.
-
-    Attributes:
-        channels: of the tensors.
-        num_radial: size of the radial basis.
-        group: which products are formed.
-        activation: of the network that weights messages.
-    """
-
-    channels: int
-    num_radial: int
-    group: Group
-    activation: str
-
-    @nn.compact
-    def __call__(self, graph: AtomicGraph, edges: Edges, x: Tensors) -> Tensors:
-        """New tensors of every atom.
-
-        Args:
-            graph: atoms and neighbours.
-            edges: of all pairs.
-            x: tensors of every atom.
-        """
-        dtype, size = edges.basis.dtype, self.channels
-        widths = (self.num_radial, size, 2 * size, 3 * size)
-        layers = DenseKernels(widths, name="radial")(dtype)
-        before = TensorKernels(size, name="before")(dtype)
-        after = TensorKernels(size, name="after")(dtype)
-        activation = dense.activation(self.activation, "tensornet.activation")
-        x = cartesian.normalised(x)
-        y = cartesian.mix(before, x)
-
-        def block(basis, envelope, neighbors, *tensors):
-            x, own = Tensors(*tensors[:3]), Tensors(*tensors[3:])
-            weights = dense.network(layers, basis, activation, activate_last=True)
-            weights = weights * envelope[..., None]
-            sent = cartesian.scaled(weights, Tensors(*(part[neighbors] for part in y)))
-            received = Tensors(*(jnp.sum(part, axis=1) for part in sent))
-            coupled = self._couple(cartesian.to_matrix(received), cartesian.to_matrix(own))
-            change = cartesian.mix(after, cartesian.normalised(cartesian.from_matrix(coupled)))
-            matrix = cartesian.to_matrix(change)
-            square = cartesian.from_matrix(cartesian.matrix_product(matrix, matrix))
-            return Tensors(*(a + b + c for a, b, c in zip(x, change, square, strict=True)))
-
-        return map_atom_blocks(block, graph, edges.basis, edges.envelope, graph.neighbors, *x, *y)
-
-    def _couple(self, received: Array, own: Array) -> Float[Array, "atoms 3 3 channels"]:
-        product = cartesian.matrix_product(own, received)
-        if self.group == "SO(3)":
-            return 2.0 * product
-        return product + cartesian.matrix_product(received, own)
-
-
-class Readout(nn.Module):
-    """From the norms of the parts of a tensor to a number.
-
-    Attributes:
-        channels: of the tensors, and width of the networks.
-        kind: `mlp`: one hidden layer of half the width, behind a linear map and an activation.
-            `gated`: three hidden layers, times as many whose last number goes through a sigmoid.
-        activation: of the network of kind `mlp`; the other has SiLU.
-    """
-
-    channels: int
-    kind: Literal["mlp", "gated"]
-    activation: str
-
-    @nn.compact
-    def __call__(self, norms: Float[Array, "atoms features"]) -> Float[Array, " atoms"]:
-        """Output for every atom."""
-        dtype, size = norms.dtype, self.channels
-        norm = NormKernels(3 * size, name="norm")(dtype)
-        (first,) = DenseKernels((3 * size, size), name="linear")(dtype)
-        x = dense.dense(first, dense.layer_norm(norm, norms))
-        if self.kind == "mlp":
-            activation = dense.activation(self.activation, "tensornet.activation")
-            layers = DenseKernels((size, max(1, size // 2), 1), name="network")(dtype)
-            return dense.network(layers, activation(x), activation)[:, 0]
-        widths = (size, size, size, size, 1)
-        layers = DenseKernels(widths, name="network")(dtype)
-        gates = DenseKernels(widths, name="gate")(dtype)
-        gate = nn.sigmoid(dense.network(gates, x, nn.silu))
-        return (dense.network(layers, x, nn.silu) * gate)[:, 0]

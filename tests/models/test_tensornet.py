@@ -11,7 +11,8 @@ import pytest
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure
-from mlip_jax.models.tensornet import Embedding, Interaction, TensorNet
+from mlip_jax.models.tensornet import TensorNet
+from mlip_jax.models.tensornet_layers import Embedding, Interaction
 from mlip_jax.nn import cartesian
 
 CUTOFF = 3.4

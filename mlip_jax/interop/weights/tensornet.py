@@ -14,7 +14,8 @@ import numpy as np
 from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.interop.weights.state_dict import StateDict, config_and_weights, read_config
-from mlip_jax.models.tensornet import Readout, TensorNet
+from mlip_jax.models.tensornet import TensorNet
+from mlip_jax.models.tensornet_layers import Readout
 from mlip_jax.potential import Potential
 
 ACTIVATIONS = {"swish": "silu", "tanh": "tanh", "sigmoid": "sigmoid", "softplus": "softplus"}
