@@ -97,12 +97,13 @@ class TensorNet(nn.Module):
         constants = dict(variables.get("constants", {}))
         widths = message_widths(self.num_radial, self.num_features)
         activation = dense.activation(self.activation, "tensornet.activation")
-        basis = self._basis()
+        basis = RadialBasis(*self._radial(), parent=None)
+        network = DenseKernels(widths, parent=None)
         for i in range(self.num_layers):
             of_layer = {"params": params[f"interaction_{i}"]["radial"]}
 
             def weights(distances: Array, of_layer: Any = of_layer) -> Array:
-                layers: Any = DenseKernels(widths).apply(of_layer, distances.dtype)
+                layers: Any = network.apply(of_layer, distances.dtype)
                 functions: Any = basis.apply({"params": params.get("radial", {})}, distances)
                 return dense.network(layers, functions, activation, activate_last=True)
 
@@ -136,17 +137,19 @@ class TensorNet(nn.Module):
         distances = safe_norm(vectors)
         directions = -vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
         envelope = radial.cosine_envelope(distances, self.cutoff)
-        return Edges(distances, self._basis()(distances), envelope, directions)
+        return Edges(
+            distances, RadialBasis(*self._radial(), name="radial")(distances), envelope, directions
+        )
 
-    def _basis(self) -> "RadialBasis":
-        return RadialBasis(
+    def _radial(self) -> tuple[Any, ...]:
+        """Fields of the radial basis."""
+        return (
             self.radial_basis,
             self.num_radial,
             self.cutoff,
             self.radial_trainable,
             self.gaussian_range,
             self.gaussian_width,
-            name="radial",
         )
 
     def _checked_species(self) -> tuple[int, ...]:

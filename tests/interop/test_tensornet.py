@@ -159,12 +159,12 @@ def test_published_weights_give_the_numbers_of_matgl(folder):
         alone = sum(potential.reference_energies[z] for z in expected["numbers"].tolist())
         energy = prediction.energy[0] + alone
         # Both sides are float64 with the same constants: what is left is rounding.
-        np.testing.assert_allclose(energy, expected["energy"], rtol=1e-9)
+        np.testing.assert_allclose(energy, expected["energy"], rtol=1e-12)
         for name, found in (("forces", prediction.forces[:number]), ("stress", prediction.stress)):
             if name in expected:
                 values = expected[name]
                 scale = np.abs(values).max()
                 found = np.asarray(found).reshape(values.shape)
-                np.testing.assert_allclose(found, values, rtol=0, atol=1e-8 * scale + 1e-13)
-        # The same in the float32 of the program as published.
-        np.testing.assert_allclose(energy, expected["energy_float32"], rtol=1e-5)
+                np.testing.assert_allclose(found, values, rtol=0, atol=1e-11 * scale + 1e-13)
+        # What the program gives in float32 differs by its own rounding.
+        np.testing.assert_allclose(energy, expected["energy_float32"], rtol=1e-6)
