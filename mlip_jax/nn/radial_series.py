@@ -6,6 +6,7 @@ variable is `exp(-2 r / c)`, mapped to [-1, 1], since such functions vary most a
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,18 +19,20 @@ _SPAN = 1.0 - np.exp(-_DECAY)
 
 
 def radial_series(
-    function: Callable[[np.ndarray], np.ndarray], cutoff: float, precision: float
+    function: Callable[[np.ndarray], Any], cutoff: float, precision: float
 ) -> Float[np.ndarray, "terms weights"] | None:
     """Coefficients of a function on [0, cutoff], or `None` where it varies too quickly.
 
     Args:
-        function: of distances `[points]` [Å]; its values are `[points, weights]`.
+        function: of distances `[points]` [Å]; its values are `[points, weights]`, of
+            numpy or jax in float64.
         cutoff: Å.
         precision: of the sum, relative to the largest value.
     """
 
     def of_variable(y: np.ndarray) -> np.ndarray:
-        return function(-np.log1p(-0.5 * (y + 1.0) * _SPAN) * (cutoff / _DECAY))
+        distances = -np.log1p(-0.5 * (y + 1.0) * _SPAN) * (cutoff / _DECAY)
+        return np.asarray(function(distances))
 
     try:
         return chebyshev.series(of_variable, precision)
