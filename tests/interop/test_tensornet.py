@@ -32,17 +32,12 @@ ARGUMENTS = {
     "is_intensive": False,
     "ntargets": 1,
 }
-CONFIG = {
-    "init_args": ARGUMENTS,
-    "data_mean": 0.0,
-    "data_std": 2.0,
-    "element_refs": [-1.5, -0.5],
-}
+CONFIG = {"init_args": ARGUMENTS}
 
 
 def state() -> dict[str, np.ndarray]:
     """A state dict with the names and shapes of the program."""
-    shapes: dict[str, tuple[int, ...]] = {"data_mean": (), "data_std": ()}
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def linear(name: str, inputs: int, outputs: int, bias: bool = True) -> None:
         shapes[f"model.{name}.weight"] = (outputs, inputs)
@@ -68,7 +63,13 @@ def state() -> dict[str, np.ndarray]:
     for name, size in (("tensor_embedding.init_norm", SIZE), ("out_norm", 3 * SIZE)):
         shapes[f"model.{name}.weight"] = shapes[f"model.{name}.bias"] = (size,)
     rng = np.random.default_rng(0)
-    return {name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}
+    arrays = {name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}
+    of_potential = {
+        "data_mean": np.float32(0.0),
+        "data_std": np.float32(2.0),
+        "element_refs.property_offset": np.array([-1.5, -0.5]),
+    }
+    return arrays | {name: np.asarray(array) for name, array in of_potential.items()}
 
 
 def write(folder: Path, config=None, arrays=None) -> list[Path]:
@@ -86,12 +87,18 @@ def test_a_file_gives_the_model_and_the_energies_of_isolated_atoms(tmp_path):
     assert (model.num_radial, model.radial_basis, model.readout) == (3, "smooth_bessel", "gated")
     assert model.energy_scale == 2.0
     energies = potential.reference_energies
-    # The readout of nothing is the same for all elements; what differs is `element_refs`.
+    # The readout of nothing is the same for all elements; what differs is the program's offset.
     assert energies[14] - energies[8] == pytest.approx(1.0)
     # Outputs of the radial network are ordered by part, in the file by channel.
     theirs = state()["model.layers.0.linears_scalar.2.bias"].reshape(SIZE, 3)
     ours = potential.variables["params"]["interaction_0"]["radial"]["bias_2"]
     np.testing.assert_array_equal(ours.reshape(3, SIZE), theirs.T)
+
+
+def test_the_config_may_be_that_of_a_potential(tmp_path):
+    whole = {"@class": "Potential", "kwargs": {"model": CONFIG, "data_std": "tensor(2.)"}}
+    potential = weights.read("tensornet", write(tmp_path, whole))
+    assert potential.model == weights.read("tensornet", write(tmp_path)).model
 
 
 def test_an_import_survives_the_disk(tmp_path):
@@ -119,8 +126,8 @@ def changed(**arguments) -> dict:
         (changed(activation_type="softexp"), r"init_args\.activation_type: got 'softexp'"),
         (changed(equivariance_invariance_group="E(3)"), r"got 'E\(3\)'; supported: 'O\(3\)'"),
         (changed(element_types=["O", "Xx"]), r"init_args\.element_types: .*Xx"),
-        (CONFIG | {"data_mean": 0.5}, r"data_mean: got 0\.5; only 0"),
-        (CONFIG | {"element_refs": [1.0]}, r"element_refs: expected a list of 2"),
+        (changed(element_types=["O"]), r"property_offset: got the shape \[2\]; expected \[1\]"),
+        ({"kwargs": {"model": []}}, r"model: got \[\]; expected a mapping"),
         (changed(units=3), r"weights\.safetensors: .*got the shape .*; expected"),
         (changed(nblocks=2), r"the array model\.layers\.1\.\S+ is missing"),
         (changed(nblocks=0), r"got the array model\.layers\.0\.\S+ \(.* no place for"),
@@ -138,6 +145,9 @@ def test_weights_that_are_damaged_are_named(tmp_path):
     arrays.write_bytes(arrays.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"weights\.safetensors: cannot be read as safetensors"):
         weights.read("tensornet", [config, arrays])
+    shifted = state() | {"data_mean": np.array(0.5)}
+    with pytest.raises(UserError, match=r"weights\.safetensors: data_mean: got 0\.5; only 0"):
+        weights.read("tensornet", write(tmp_path, arrays=shifted))
     broken = state()
     broken["model.linear.bias"][0] = np.nan
     with pytest.raises(UserError, match=r"model\.linear\.bias: got numbers that are not finite"):

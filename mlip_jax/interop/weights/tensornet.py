@@ -1,12 +1,14 @@
-"""TensorNet of matgl 2: `config.json` and `weights.safetensors` as our `TensorNet`.
+"""TensorNet of matgl 2 as our `TensorNet`: a config and the arrays of its state dict.
 
-Both are made of a potential that matgl saved: the config holds `init_args`, the arguments of its
-model, `data_std`, `data_mean` and `element_refs`; the arrays are those of its state dict.
+The config is `model.json` as matgl saves a potential, or a mapping with the arguments of its model,
+`init_args`. The arrays are those of `state.pt`, made safe to open with
+
+    safetensors.torch.save_file(torch.load("state.pt", map_location="cpu"), "weights.safetensors")
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,13 +26,6 @@ ACTIVATIONS = {"swish": "silu", "tanh": "tanh", "sigmoid": "sigmoid", "softplus"
 PARTS = ("scalar", "vector", "symmetric")
 
 
-class _Scale(NamedTuple):
-    """Factor of the model's output [eV], and the energy [eV] of each element."""
-
-    factor: float
-    energies: np.ndarray
-
-
 def read(files: Sequence[Path]) -> Potential:
     """Reads a TensorNet.
 
@@ -45,18 +40,15 @@ def read(files: Sequence[Path]) -> Potential:
         UserError: naming the file and what in it is damaged, missing or not supported.
     """
     config_path, weights_path = config_and_weights(files, "tensornet")
-    section = read_config(config_path)
-    arguments = _mapping(section, "init_args", config_path)
-    model = _model(arguments, config_path)
-    scale = _scale(section, model, config_path)
-    model = model.clone(energy_scale=scale.factor)
+    model = _model(_arguments(read_config(config_path), config_path), config_path)
     state = StateDict(weights_path)
+    scale, energies = _scale_and_energies(model, state)
     params = _params(model, state)
-    alone = scale.factor * _readout_of_nothing(model, params)
+    alone = energies + scale * _readout_of_nothing(model, params)
     species = model.species or ()
-    energies = dict(zip(species, (scale.energies + alone).tolist(), strict=True))
     card = {"imported": {"format": "tensornet", "files": [config_path.name, weights_path.name]}}
-    return Potential(model, {"params": params}, energies, card)
+    references = dict(zip(species, alone.tolist(), strict=True))
+    return Potential(model.clone(energy_scale=scale), {"params": params}, references, card)
 
 
 def _model(arguments: Mapping[str, Any], path: Path) -> TensorNet:
@@ -102,17 +94,17 @@ def _check_supported(arguments: Mapping[str, Any], path: Path) -> None:
             raise _unsupported(path, key, arguments[key], values)
 
 
-def _scale(section: Mapping[str, Any], model: TensorNet, path: Path) -> _Scale:
-    if _value(section, "data_mean", path) != 0.0:
+def _scale_and_energies(model: TensorNet, state: StateDict) -> tuple[float, np.ndarray]:
+    """Factor of the model's output [eV], and the energy [eV] of each element."""
+    mean = float(state.take("data_mean", ()))
+    if mean != 0.0:
         raise UserError(
-            f"{path}: data_mean: got {section['data_mean']}; only 0 is supported, since the energy "
-            "of a structure has to be a sum over its atoms."
+            f"{state.path}: data_mean: got {mean}; only 0 is supported, since the energy of a "
+            "structure has to be a sum over its atoms."
         )
-    energies = _value(section, "element_refs", path)
     number = len(model.species or ())
-    if not isinstance(energies, list) or len(energies) != number:
-        raise UserError(f"{path}: element_refs: expected a list of {number} energies.")
-    return _Scale(float(_value(section, "data_std", path)), np.asarray(energies, np.float64))
+    energies = state.take("element_refs.property_offset", (number,))
+    return float(state.take("data_std", ())), energies
 
 
 def _params(model: TensorNet, state: StateDict) -> dict[str, Any]:
@@ -129,8 +121,13 @@ def _params(model: TensorNet, state: StateDict) -> dict[str, Any]:
             "centres": state.take("model.bond_expansion.rbf.means", shape),
             "widths": state.take("model.bond_expansion.rbf.betas", shape),
         }
-    state.ignore(["data_mean", "data_std", "element_refs.property_offset"])
-    state.ignore(["model.bond_expansion.rbf.cutoff", "model.bond_expansion.rbf.centers"])
+    state.ignore(
+        [
+            "element_refs.onehot",
+            "model.bond_expansion.rbf.cutoff",
+            "model.bond_expansion.rbf.centers",
+        ]
+    )
     state.check_all_taken()
     return params
 
@@ -209,6 +206,13 @@ def _readout_of_nothing(model: TensorNet, params: Mapping[str, Any]) -> float:
     with jax.enable_x64(True):
         zero = np.zeros((1, 3 * model.num_features))
         return float(jax.jit(readout.apply)({"params": params["readout"]}, zero)[0])
+
+
+def _arguments(section: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """Arguments of the program's model: at the top, or inside those of a potential."""
+    if "kwargs" in section:
+        section = _mapping(_mapping(section, "kwargs", path), "model", path)
+    return _mapping(section, "init_args", path)
 
 
 def _mapping(section: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
