@@ -28,7 +28,7 @@ def import_(
     RuNNer: `input.nn`, `scaling.data`, `weights.*.data`, and with charge equilibration
     `weightse.*.data` and `hardness.*.data`; bohr and hartree where nothing else is said); `snap`
     (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`); `tensornet` (matgl 2:
-    `config.json` and `weights.safetensors`).
+    `model.json`, and the arrays of `state.pt` as `.safetensors`).
 
     For example
 
