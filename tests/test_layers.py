@@ -52,7 +52,7 @@ DOORS = {
     "pymatgen": {"data"},
     "rich": {"cli", "train", "simulate"},
     "ruamel": {"config"},
-    "safetensors": {"storage"},
+    "safetensors": {"interop.weights", "storage"},
     "scipy": {"descriptors", "inference", "nn", "train"},
     "tensorboardX": {"train"},
     "torch": {"interop.weights"},

@@ -27,7 +27,8 @@ def import_(
     `mtp` (MLIP: one `.mtp` or `.almtp`, with `--species` in the order of the file); `n2p2` (and
     RuNNer: `input.nn`, `scaling.data`, `weights.*.data`, and with charge equilibration
     `weightse.*.data` and `hardness.*.data`; bohr and hartree where nothing else is said); `snap`
-    (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`).
+    (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`); `tensornet` (matgl 2:
+    `model.json`, and the arrays of `state.pt` as `.safetensors`).
 
     For example
 

@@ -31,8 +31,10 @@ MODELS = {
     "mtp": "mlip_jax.models.mtp:mtp",
     "nequip": "mlip_jax.models.nequip:NequIP",
     "pace": "mlip_jax.models.pace:PACE",
+    "painn": "mlip_jax.models.painn:PaiNN",
     "snap": "mlip_jax.models.snap:snap",
     "sum": "mlip_jax.models.sum:Sum",
+    "tensornet": "mlip_jax.models.tensornet:TensorNet",
     "zbl": "mlip_jax.models.pair:ZBL",
 }
 """What a config's `model` section may name: "module:attribute" of a class or preset."""

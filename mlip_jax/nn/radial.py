@@ -135,3 +135,100 @@ def hidden_network(
     for kernel in kernels:
         hidden = jax.nn.silu(hidden @ kernel)
     return hidden
+
+
+def cosine_envelope(distances: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges"]:
+    """`(1 + cos(π r / c)) / 2`, exactly 0 from the cutoff on; its second derivative jumps there.
+
+    Behler and Parrinello (2007), eq. 4.
+
+    Args:
+        distances: Å.
+        cutoff: c, Å.
+    """
+    inside = distances < cutoff
+    x = jnp.where(inside, distances / cutoff, 1.0)
+    return jnp.where(inside, 0.5 * (1.0 + jnp.cos(math.pi * x)), 0.0)
+
+
+def smooth_bessel(
+    distances: Float[Array, "*edges"], number: int, cutoff: float
+) -> Float[Array, "*edges basis"]:
+    """Orthonormal combinations of spherical Bessel functions; two derivatives vanish at the cutoff.
+
+    E. Kocer, J. K. Mason, H. Erturk, AIP Adv. 10, 015021 (2020). Zero from the cutoff on, and
+    finite with all derivatives at r = 0.
+
+    Args:
+        distances: Å.
+        number: of functions.
+        cutoff: c, Å.
+    """
+    inside = distances < cutoff
+    x = jnp.where(inside, distances / cutoff, 0.0)[..., None]
+    k = jnp.arange(1, number + 1, dtype=distances.dtype).reshape((1,) * distances.ndim + (-1,))
+    pairs = jnp.sinc(k * x) + jnp.sinc((k + 1.0) * x)
+    basis = pairs @ jnp.asarray(_smooth_bessel_coefficients(number, cutoff), distances.dtype)
+    return jnp.where(inside[..., None], basis, 0.0)
+
+
+def _smooth_bessel_coefficients(number: int, cutoff: float) -> Float[np.ndarray, "pairs basis"]:
+    """Functions in terms of sums of two neighbouring sincs; Gram and Schmidt's recurrence."""
+    k = np.arange(1, number + 1)
+    norms = k * (k + 1) / np.sqrt(k**2 + (k + 1) ** 2)
+    norms = (-1.0) ** (k - 1) * math.sqrt(2.0) * math.pi / cutoff**1.5 * norms
+    n = k - 1
+    overlap = n**2 * (n + 2) ** 2 / (4.0 * (n + 1) ** 4 + 1.0)
+    rest = np.ones(number)
+    coefficients = np.diag(norms)
+    for i in range(1, number):
+        rest[i] = 1.0 - overlap[i] / rest[i - 1]
+        own = coefficients[i] + math.sqrt(overlap[i] / rest[i - 1]) * coefficients[i - 1]
+        coefficients[i] = own / math.sqrt(rest[i])
+    return coefficients.T
+
+
+def exp_normal(
+    distances: Float[Array, "*edges"],
+    centres: Float[Array, " basis"],
+    widths: Float[Array, " basis"],
+    cutoff: float,
+) -> Float[Array, "*edges basis"]:
+    """Gaussians `exp(-β (exp(-5 r / c) - μ)²)` of an exponential of the distance, without envelope.
+
+    Unke and Meuwly (2019), eq. 7.
+
+    Args:
+        distances: Å.
+        centres: μ.
+        widths: β.
+        cutoff: c, Å.
+    """
+    ones = (1,) * distances.ndim + (-1,)
+    x = jnp.exp(distances * (-5.0 / cutoff))[..., None] - centres.reshape(ones)
+    return jnp.exp(-widths.reshape(ones) * x * x)
+
+
+def exp_normal_start(
+    number: int, cutoff: float
+) -> tuple[Float[np.ndarray, " basis"], Float[np.ndarray, " basis"]]:
+    """Centres and widths of `exp_normal` that are evenly spread; Unke and Meuwly (2019), eq. 7."""
+    far = math.exp(-cutoff)
+    centres = np.linspace(far, 1.0, number)
+    return centres, np.full(number, (2.0 / number * (1.0 - far)) ** -2)
+
+
+def gaussians(
+    distances: Float[Array, "*edges"], centres: Float[np.ndarray, " basis"], width: float
+) -> Float[Array, "*edges basis"]:
+    """`exp(-β (r - μ)²)`, without envelope.
+
+    Args:
+        distances: Å.
+        centres: μ, Å.
+        width: β, 1/Å².
+    """
+    x = distances[..., None] - jnp.asarray(centres, distances.dtype).reshape(
+        (1,) * distances.ndim + (-1,)
+    )
+    return jnp.exp(-width * x * x)

@@ -110,7 +110,7 @@ def test_an_isolated_atom_has_the_energy_of_its_skip_connections(tmp_path):
     [
         ("hidden_irreps", "3x0e + 2x1e", "parity of the harmonics"),
         ("radial_polynomial_p", 5.5, "whole number"),
-        ("cutoff", None, "got no 'cutoff'"),
+        ("cutoff", None, "no 'cutoff'"),
         ("radial_mlp_size", 7, r"radial network: got an array \[5, 6\].*expected \[5, 7\]"),
         ("n_layers", 1, r"expected|got more"),
     ],

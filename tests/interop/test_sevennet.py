@@ -48,7 +48,7 @@ def test_published_weights_give_the_numbers_of_sevenn(path):
         ("irreps_manual", ["128x0e", "128x0e+64x1e", "128x0e"], "expected the same irreps"),
         ("radial_basis", {"radial_basis_name": "gaussian"}, "expected bessel"),
         ("cutoff_function", {"cutoff_function_name": "cos"}, "expected XPLOR"),
-        ("cutoff", None, "got no 'cutoff'"),
+        ("cutoff", None, "no 'cutoff'"),
     ],
 )
 def test_what_is_not_supported_is_named(tmp_path, key, value, message):

@@ -91,6 +91,13 @@ PRESETS = {
         "embeddings": [{}, {"form": "smoothed", "core_cutoff": 40.0, "core_width": 39.5}],
         "energy_scale": 0.1,
     },
+    "painn": {
+        **_PAIR,
+        "num_layers": 2,
+        "num_features": 4,
+        "num_radial": 4,
+        "energy_scale": 0.5,
+    },
     "snap": {
         **_PAIR,
         "twojmax": 2,
@@ -100,6 +107,14 @@ PRESETS = {
         "energy_scale": 0.02,
     },
     "sum": {"terms": [{"morse": _PAIR}, {"zbl": {**_PAIR, "cutoff": 2.0, "inner": 0.8}}]},
+    "tensornet": {
+        **_PAIR,
+        "num_layers": 2,
+        "num_features": 4,
+        "num_radial": 4,
+        "radial_trainable": True,
+        "energy_scale": 0.5,
+    },
     "zbl": {**_PAIR, "inner": 1.2},
 }
 
@@ -130,6 +145,14 @@ VARIANTS = {
             "self_connection": "linear",
             "first_self_connection": True,
             "layer_norm": True,
+        }
+    },
+    "tensornet_gated": {
+        "tensornet": {
+            **PRESETS["tensornet"],
+            "radial_basis": "smooth_bessel",
+            "radial_trainable": False,
+            "readout": "gated",
         }
     },
 }

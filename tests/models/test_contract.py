@@ -38,7 +38,19 @@ def leave(*names: str) -> list:
     ]
 
 
-COMPOSED = ("ace", "gap", "hdnnp_4g", "local", "mace", "mtp", "pace", "snap", "sum")
+COMPOSED = (
+    "ace",
+    "gap",
+    "hdnnp_4g",
+    "local",
+    "mace",
+    "mtp",
+    "pace",
+    "painn",
+    "snap",
+    "sum",
+    "tensornet",
+)
 """Their parts are tested elsewhere: plain runs leave them out."""
 
 LONG_RANGE = ("hdnnp_4g",)

@@ -77,3 +77,46 @@ def test_the_envelope_of_xplor_is_one_then_falls_smoothly_to_zero():
     middle = (25 - square) ** 2 * (25 + 2 * square - 3 * 20.25) / (25 - 20.25) ** 3
     np.testing.assert_allclose(value(r), [1, 1, 1, middle, 0, 0], atol=1e-14)
     np.testing.assert_allclose(slope(r[[0, 1, 2, 4, 5]]), 0.0, atol=1e-12)
+
+
+def test_smooth_bessel_functions_are_orthonormal_and_end_smoothly():
+    points, weights = np.polynomial.legendre.leggauss(60)
+    r = 0.5 * CUTOFF * (points + 1.0)
+    f = np.asarray(jax.jit(lambda r: radial.smooth_bessel(r, 5, CUTOFF))(r))
+    overlaps = np.einsum("r,rn,rm->nm", 0.5 * CUTOFF * weights * r**2, f, f)
+    np.testing.assert_allclose(overlaps, np.eye(5), atol=1e-12)
+
+    def value(r):
+        return jnp.sum(radial.smooth_bessel(r, 5, CUTOFF))
+
+    slope, curvature = jax.grad(value), jax.grad(jax.grad(value))
+    just_inside = jnp.array(CUTOFF - 1e-6)
+    # They fall like (c - r)^3 times some 10^2.
+    np.testing.assert_allclose(value(just_inside), 0.0, atol=1e-13)
+    np.testing.assert_allclose(slope(just_inside), 0.0, atol=1e-9)
+    np.testing.assert_allclose(curvature(just_inside), 0.0, atol=1e-3)
+    for r in (CUTOFF, 1000.0):
+        assert value(jnp.array(r)) == slope(jnp.array(r)) == curvature(jnp.array(r)) == 0.0
+    assert np.isfinite(jax.grad(curvature)(0.0))
+
+
+def test_cosine_envelope_falls_from_one_to_zero():
+    value, slope = jax.vmap(jax.value_and_grad(lambda r: radial.cosine_envelope(r, CUTOFF)))(
+        jnp.array([0.0, CUTOFF / 2, CUTOFF, 1000.0])
+    )
+    np.testing.assert_allclose(value, [1.0, 0.5, 0.0, 0.0], atol=1e-15)
+    np.testing.assert_allclose(slope, [0.0, -np.pi / 2 / CUTOFF, 0.0, 0.0], atol=1e-15)
+
+
+def test_gaussians_and_exponentials_are_the_published_functions():
+    r = np.linspace(0.0, 3.9, 7)
+    centres = np.linspace(0.0, 5.0, 4)
+    found = radial.gaussians(jnp.asarray(r), centres, 0.5)
+    np.testing.assert_allclose(found, np.exp(-0.5 * (r[:, None] - centres) ** 2), rtol=1e-13)
+    mu, beta = radial.exp_normal_start(6, CUTOFF)
+    # Unke and Meuwly (2019): centres evenly between exp(-c) and 1, widths (2 / K (1 - exp(-c)))^-2
+    np.testing.assert_allclose(mu[[0, -1]], [np.exp(-CUTOFF), 1.0], rtol=1e-14)
+    np.testing.assert_allclose(beta, (2.0 / 6.0 * (1.0 - np.exp(-CUTOFF))) ** -2, rtol=1e-14)
+    found = radial.exp_normal(jnp.asarray(r), jnp.asarray(mu), jnp.asarray(beta), CUTOFF)
+    expected = np.exp(-beta * (np.exp(-5.0 * r / CUTOFF)[:, None] - mu) ** 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-13)

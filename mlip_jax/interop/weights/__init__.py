@@ -26,6 +26,7 @@ FORMATS = {
     "nequix": "mlip_jax.interop.weights.nequix",
     "sevennet": "mlip_jax.interop.weights.sevennet",
     "snap": "mlip_jax.interop.weights.snap",
+    "tensornet": "mlip_jax.interop.weights.tensornet",
 }
 """Names of formats and the modules that read them."""
 

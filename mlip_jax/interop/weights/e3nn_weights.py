@@ -1,11 +1,13 @@
 """Flat weights of e3nn as arrays of our layouts."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from mlip_jax.nn.irreps import Channels, Irrep, Layout, Path
+from mlip_jax.config import UserError
+from mlip_jax.nn.irreps import Channels, Irrep, Layout, Path, layout_text
 
 
 def split(
@@ -26,7 +28,7 @@ def split(
         `weight_IRREP`: `[in, out]`, or `[in, attributes, out]`.
 
     Raises:
-        ValueError: where the numbers are too many or too few.
+        UserError: where the numbers are too many or too few.
     """
     widths = dict(outputs)
     kernels, start = {}, 0
@@ -35,11 +37,15 @@ def split(
             continue
         middle = () if attributes is None else (attributes,)
         shape = (channels, *middle, widths[irrep])
-        size = int(np.prod(shape))
-        kernels[f"weight_{irrep}"] = flat[start : start + size].reshape(shape)
+        size = math.prod(shape)
+        if start + size <= flat.size:
+            kernels[f"weight_{irrep}"] = flat[start : start + size].reshape(shape)
         start += size
     if start != flat.size:
-        raise ValueError(f"weights of e3nn: got {flat.size} numbers; expected {start}.")
+        raise UserError(
+            f"weights of e3nn: got {flat.size} numbers for {layout_text(tuple(inputs))} -> "
+            f"{layout_text(outputs)}; expected {start}. Do the weights belong to this config?"
+        )
     return kernels
 
 

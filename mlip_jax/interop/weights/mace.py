@@ -23,8 +23,8 @@ import numpy as np
 
 from mlip_jax import elements
 from mlip_jax.config import UserError
-from mlip_jax.interop.weights import e3nn_weights, tensors
-from mlip_jax.interop.weights.tensors import State
+from mlip_jax.interop.weights import e3nn_weights, state_dict
+from mlip_jax.interop.weights.state_dict import StateDict
 from mlip_jax.models.mace import MACE
 from mlip_jax.nn.equivariant import SILU_NORM
 from mlip_jax.nn.irreps import SCALAR, Channels, Layout, harmonic, product_paths
@@ -70,8 +70,8 @@ def read(files: Sequence[Path], head: str | None = None) -> Potential:
     Raises:
         UserError: for missing or damaged files, and for models that are not supported.
     """
-    config, state = tensors.read(files, "mace")
-    model = _model(config, files)
+    config, state = state_dict.config_and_state(files, "mace")
+    model = _model(config)
     number, count = _head(config, head)
     layout = model.layout()
     num_species = len(model.species or ())
@@ -98,11 +98,11 @@ def read(files: Sequence[Path], head: str | None = None) -> Potential:
     return Potential(model, {"params": params}, references, card)
 
 
-def _model(config: dict[str, Any], files: Sequence[Path]) -> MACE:
+def _model(config: dict[str, Any]) -> MACE:
     """The model of a config, with a scale of 1."""
 
     def given(name: str) -> Any:
-        return tensors.field(config, name, files)
+        return state_dict.given(config, name, "mace")
 
     for name, value in _FIXED.items():
         if name in config and config[name] not in (value, str(value)):
@@ -161,7 +161,7 @@ def _head(config: dict[str, Any], head: str | None) -> tuple[int, int]:
     return heads.index(head), len(heads)
 
 
-def _check_frequencies(state: State, model: MACE) -> None:
+def _check_frequencies(state: StateDict, model: MACE) -> None:
     found = state["radial_embedding.bessel_fn.bessel_weights"]
     expected = np.arange(1, model.num_bessels + 1) * math.pi / model.cutoff
     if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-5):
@@ -169,7 +169,7 @@ def _check_frequencies(state: State, model: MACE) -> None:
 
 
 def _layer(
-    state: State, index: int, model: MACE, inputs: Layout, outputs: Layout
+    state: StateDict, index: int, model: MACE, inputs: Layout, outputs: Layout
 ) -> dict[str, Any]:
     """Parameters of one interaction with its products."""
     interaction, products = f"interactions.{index}.", f"products.{index}."
@@ -202,13 +202,13 @@ def _layer(
     return params
 
 
-def _radial(state: State, prefix: str, paths, width: int) -> dict[str, np.ndarray]:
+def _radial(state: StateDict, prefix: str, paths, width: int) -> dict[str, np.ndarray]:
     """Kernels of the radial network.
 
     Its activation has another gain here; its outputs are in the order of the targets there; and
     pair vectors point from the neighbour to the atom there, which turns harmonics by (-1)^l.
     """
-    names = sorted(n for n in state if n.startswith(prefix) and n.endswith("weight"))
+    names = [name for name in state.names(prefix) if name.endswith("weight")]
     kernels = {}
     for i, name in enumerate(names):
         kernels[f"weight_{i}"] = state[name] * (SILU_NORM / SMOOTH_GAIN if i else 1.0)
@@ -218,7 +218,7 @@ def _radial(state: State, prefix: str, paths, width: int) -> dict[str, np.ndarra
     return {**kernels, last: kernel * signs}
 
 
-def _products(state: State, prefix: str, model: MACE, degrees: int) -> dict[str, np.ndarray]:
+def _products(state: StateDict, prefix: str, model: MACE, degrees: int) -> dict[str, np.ndarray]:
     """Weights of the symmetric contractions, translated into our couplings."""
     params = {}
     for order in range(1, model.correlation + 1):
@@ -227,7 +227,7 @@ def _products(state: State, prefix: str, model: MACE, degrees: int) -> dict[str,
         kind = "weights_max" if below < 0 else f"weights.{below}"
         for degree in range(degrees):
             part = f"{prefix}{degree}."
-            tensor = state[f"{part}U_matrix_{order}"].astype(np.float64)
+            tensor = state[f"{part}U_matrix_{order}"]
             ours = table.coefficients[degree].swapaxes(1, 2)
             theirs = _polynomials(tensor.reshape(-1, *tensor.shape[-order - 1 :]), table.factors)
             size = ours.shape[0] * ours.shape[1]
@@ -263,7 +263,7 @@ def _polynomials(tensor: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
 
 def _readout(
-    state: State, prefix: str, width: int, deep: bool, head: int, heads: int
+    state: StateDict, prefix: str, width: int, deep: bool, head: int, heads: int
 ) -> dict[str, np.ndarray]:
     """Kernels of the readout of one head."""
     if not deep:

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 
 from mlip_jax import elements
-from mlip_jax.config import UserError
-from mlip_jax.interop.weights import e3nn_weights, tensors
+from mlip_jax.interop.weights import e3nn_weights, state_dict
+from mlip_jax.interop.weights.state_dict import StateDict
 from mlip_jax.models.nequip import NequIP, reachable
 from mlip_jax.nn.convolution import middle_layout
 from mlip_jax.nn.equivariant import LAYER_NORM_EPSILON, SILU_NORM, gate_inputs
 from mlip_jax.nn.irreps import SCALAR, Channels, Layout, hidden_layout, product_paths
 from mlip_jax.potential import Potential
-
-State = Mapping[str, np.ndarray]
 
 _ARGUMENTS = (
     *("type_names", "r_max", "num_layers", "l_max", "parity", "num_features", "num_bessels"),
@@ -38,19 +36,16 @@ def read(files: Sequence[Path]) -> Potential:
     Raises:
         UserError: for missing or damaged files.
     """
-    config, state = tensors.read(files, "nequip")
+    config, state = state_dict.config_and_state(files, "nequip")
     for name in _ARGUMENTS:
-        tensors.field(config, name, files)
-    try:
-        model, variables, energies = convert(state, config)
-    except ValueError as error:
-        raise UserError(f"{state.path}: {error} The weights are those of another model.") from None
+        state_dict.given(config, name, "nequip")
+    model, variables, energies = _convert(state, config)
     card = {"imported": {"format": "nequip", "files": sorted(path.name for path in files)}}
     return Potential(model, variables, energies, card)
 
 
-def convert(
-    state: State, config: Mapping[str, Any]
+def _convert(
+    state: StateDict, config: Mapping[str, Any]
 ) -> tuple[NequIP, dict[str, Any], dict[int, float]]:
     """Model, variables and reference energies [eV] by atomic number.
 
@@ -91,7 +86,7 @@ def convert(
     return model, {"params": params}, dict(zip(species, map(float, shifts), strict=True))
 
 
-def _blocks(model: NequIP, state: State) -> dict[str, Any]:
+def _blocks(model: NequIP, state: StateDict) -> dict[str, Any]:
     """Parameters of all interaction blocks."""
     channels = model.num_features
     if isinstance(channels, int):
@@ -104,31 +99,32 @@ def _blocks(model: NequIP, state: State) -> dict[str, Any]:
         hidden = hidden_layout(channels[:1] if last else channels, model.parity and not last)
         outputs = reachable(layout, model.l_max, hidden)
         prefix = f"model.func.layer{i}_convnet.conv."
-        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        blocks[f"block_{i}"] = _block(part, layout, outputs, model.l_max, attributes)
+        blocks[f"block_{i}"] = _block(state, prefix, layout, outputs, model.l_max, attributes)
         layout = outputs
     return blocks
 
 
 def _block(
-    state: State, inputs: Layout, outputs: Layout, l_max: int, attributes: int
+    state: StateDict, prefix: str, inputs: Layout, outputs: Layout, l_max: int, attributes: int
 ) -> dict[str, Any]:
-    """Parameters of one interaction block; `state` holds the names behind `conv.`."""
+    """Parameters of one interaction block, whose arrays' names begin with a prefix."""
     gated = gate_inputs(outputs)
     paths = product_paths(inputs, l_max, [c.irrep for c in gated])
     middle = middle_layout(paths, [inputs[path.source].channels for path in paths])
     in_e3nn_order = sorted(middle, key=lambda c: e3nn_weights.rank(c.irrep))
-    radial = sorted(k for k in state if k.startswith("edge_mlp.mlp.") and k.endswith("weight"))
+    names = [n for n in state.names(f"{prefix}edge_mlp.mlp.") if n.endswith("weight")]
     params = {
-        "linear_in": e3nn_weights.split(state["linear_1.weight"], inputs, inputs),
+        "linear_in": e3nn_weights.split(state[f"{prefix}linear_1.weight"], inputs, inputs),
         "convolution": {
-            "radial": {f"weight_{i}": state[name] for i, name in enumerate(radial)},
-            "linear_out": e3nn_weights.split(state["linear_2.weight"], in_e3nn_order, gated),
+            "radial": {f"weight_{i}": state[name] for i, name in enumerate(names)},
+            "linear_out": e3nn_weights.split(
+                state[f"{prefix}linear_2.weight"], in_e3nn_order, gated
+            ),
         },
     }
-    if "sc.weight" in state:
+    if f"{prefix}sc.weight" in state:
         params["self_connection"] = e3nn_weights.split(
-            state["sc.weight"], inputs, gated, attributes
+            state[f"{prefix}sc.weight"], inputs, gated, attributes
         )
     return params
 

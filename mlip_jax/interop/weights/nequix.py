@@ -14,7 +14,7 @@ import numpy as np
 
 from mlip_jax import elements
 from mlip_jax.config import UserError
-from mlip_jax.interop.weights import e3nn_weights, nequip, tensors
+from mlip_jax.interop.weights import e3nn_weights, nequip, state_dict
 from mlip_jax.models.nequip import NequIP, reachable
 from mlip_jax.nn.convolution import middle_layout
 from mlip_jax.nn.equivariant import SILU_NORM, gate_inputs
@@ -48,14 +48,14 @@ def read(files: Sequence[Path]) -> Potential:
     try:
         with path.open("rb") as file:
             config = _config(path, file.readline())
-            model, hidden = _model(config, files)
+            model, hidden = _model(config)
             arrays = _Arrays(path, file)
             energies = arrays.take("atomic energies", (len(model.species or ()),))
             params = _params(arrays, model, hidden)
             arrays.end()
     except OSError as error:
         raise UserError(f"{path}: {error}.") from None
-    shift = float(tensors.field(config, "shift", files))
+    shift = float(state_dict.given(config, "shift", "nequix"))
     references = energies + shift + model.energy_scale * nequip.isolated_energies(params)
     card = {"imported": {"format": "nequix", "files": [path.name]}}
     energies = dict(zip(model.species or (), references.tolist(), strict=True))
@@ -117,9 +117,9 @@ def _config(path: Path, line: bytes) -> dict[str, Any]:
     return config
 
 
-def _model(config: dict[str, Any], files: Sequence[Path]) -> tuple[NequIP, Layout]:
+def _model(config: dict[str, Any]) -> tuple[NequIP, Layout]:
     def given(name: str) -> Any:
-        return tensors.field(config, name, files)
+        return state_dict.given(config, name, "nequix")
 
     hidden = parse_layout(given("hidden_irreps"))
     channels = tuple(c.channels for c in hidden)

@@ -21,8 +21,8 @@ import numpy as np
 
 from mlip_jax import elements
 from mlip_jax.config import UserError
-from mlip_jax.interop.weights import e3nn_weights, nequip, tensors
-from mlip_jax.interop.weights.tensors import State
+from mlip_jax.interop.weights import e3nn_weights, nequip, state_dict
+from mlip_jax.interop.weights.state_dict import StateDict
 from mlip_jax.models.nequip import NequIP, reachable
 from mlip_jax.nn.convolution import middle_layout
 from mlip_jax.nn.equivariant import SILU_NORM, gate_inputs
@@ -59,7 +59,7 @@ def read(files: Sequence[Path]) -> Potential:
     Raises:
         UserError: for missing or damaged files, and for models that are not supported.
     """
-    whole, state = tensors.read(files, "sevennet")
+    whole, state = state_dict.config_and_state(files, "sevennet")
     config = whole.get("config", whole)
     for name, value in _FIXED.items():
         if name in config and config[name] != value:
@@ -67,24 +67,22 @@ def read(files: Sequence[Path]) -> Potential:
                 f"sevennet: got {name} = {config[name]!r}; only {value!r} is supported. This model "
                 "cannot be read."
             )
-    model, layouts = _model(config, state, files)
+    model, layouts = _model(config, state)
     params = _params(state, model, layouts)
     scale = np.broadcast_to(state["rescale_atomic_energy.scale"], len(model.species or ()))
     shift = np.broadcast_to(state["rescale_atomic_energy.shift"], len(model.species or ()))
-    params["scale"] = scale.astype(np.float64)
+    params["scale"] = scale
     energies = shift + params["scale"] * nequip.isolated_energies(params)
     card = {"imported": {"format": "sevennet", "files": sorted(path.name for path in files)}}
     references = dict(zip(model.species or (), energies.tolist(), strict=True))
     return Potential(model, {"params": params}, references, card)
 
 
-def _model(
-    config: Mapping[str, Any], state: State, files: Sequence[Path]
-) -> tuple[NequIP, list[Layout]]:
+def _model(config: Mapping[str, Any], state: StateDict) -> tuple[NequIP, list[Layout]]:
     """The model, and the layouts of the features before and behind every block."""
 
     def given(name: str) -> Any:
-        return tensors.field(config, name, files)
+        return state_dict.given(config, name, "sevennet")
 
     places = {int(i): int(z) for z, i in given("_type_map").items()}
     species = tuple(elements.atomic_number(places[i]) for i in range(len(places)))
@@ -134,24 +132,24 @@ def _model(
     return model, layouts
 
 
-def _params(state: State, model: NequIP, layouts: Sequence[Layout]) -> dict[str, Any]:
+def _params(state: StateDict, model: NequIP, layouts: Sequence[Layout]) -> dict[str, Any]:
     count = len(model.species or ())
-    embedding = _of(state, "onehot_to_feature_x.linear.weight").reshape(count, -1)
-    frequencies = _of(state, "edge_embedding.basis_function.coeffs") * model.cutoff / math.pi
+    embedding = state["onehot_to_feature_x.linear.weight"].reshape(count, -1)
+    frequencies = state["edge_embedding.basis_function.coeffs"] * model.cutoff / math.pi
     params: dict[str, Any] = {
         "embedding": embedding / math.sqrt(count),
         "bessel": {"frequencies": frequencies},
     }
     for i, (inputs, outputs) in enumerate(itertools.pairwise(layouts)):
         params[f"block_{i}"] = _block(state, model, i, inputs, outputs)
-    first = _of(state, "reduce_input_to_hidden.linear.weight").reshape(layouts[-1][0].channels, -1)
-    second = _of(state, "reduce_hidden_to_energy.linear.weight").reshape(-1, 1)
+    first = state["reduce_input_to_hidden.linear.weight"].reshape(layouts[-1][0].channels, -1)
+    second = state["reduce_hidden_to_energy.linear.weight"].reshape(-1, 1)
     params["readout"] = first @ second / math.sqrt(len(second))
     return params
 
 
 def _block(
-    state: State, model: NequIP, index: int, inputs: Layout, outputs: Layout
+    state: StateDict, model: NequIP, index: int, inputs: Layout, outputs: Layout
 ) -> dict[str, Any]:
     gated = gate_inputs(reachable(inputs, model.l_max, outputs, model.reflections))
     paths = product_paths(inputs, model.l_max, [c.irrep for c in gated], model.reflections)
@@ -159,12 +157,12 @@ def _block(
     middle = sorted(middle_layout(paths, channels), key=lambda c: e3nn_weights.rank(c.irrep))
     radial = {}
     for k in range(model.radial_mlp_depth + 1):
-        weight = _of(state, f"{index}_convolution.weight_nn.layer{k}.weight")
+        weight = state[f"{index}_convolution.weight_nn.layer{k}.weight"]
         radial[f"weight_{k}"] = weight * (SILU_NORM / SMOOTH_GAIN if k else 1.0)
     last = f"weight_{model.radial_mlp_depth}"
     radial[last] = e3nn_weights.by_path(radial[last], paths, channels)
-    before, behind = (_of(state, f"{index}_self_interaction_{n}.linear.weight") for n in (1, 2))
-    own = _of(state, f"{index}_self_connection_intro.linear.weight")
+    before, behind = (state[f"{index}_self_interaction_{n}.linear.weight"] for n in (1, 2))
+    own = state[f"{index}_self_connection_intro.linear.weight"]
     return {
         "linear_in": e3nn_weights.split(before, inputs, inputs),
         "convolution": {
@@ -173,7 +171,3 @@ def _block(
         },
         "self_connection": e3nn_weights.split(own, inputs, gated),
     }
-
-
-def _of(state: State, name: str) -> np.ndarray:
-    return state[name].astype(np.float64)

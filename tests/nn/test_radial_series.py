@@ -1,0 +1,50 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlip_jax.nn import radial, radial_series
+
+CUTOFF = 5.0
+
+
+def rough(distances):
+    """Two functions with a sharp feature at short distances, as trained networks have them."""
+    return jnp.stack([1.0 / (1.0 + jnp.exp(4.0 * (distances - 1.0))), jnp.sin(distances)], axis=-1)
+
+
+def test_a_series_is_the_function_and_its_derivative_to_the_precision():
+    series = radial_series.radial_series(rough, CUTOFF, 1e-6)
+    assert series is not None
+    assert series.shape[1] == 2
+    r = jnp.linspace(0.0, 4.99, 60)[None]
+
+    @jax.jit
+    def values(r):
+        envelope = radial.cosine_envelope(r, CUTOFF)
+        found = radial_series.evaluate(jnp.asarray(series), r, envelope, CUTOFF)
+        return found, envelope[..., None] * rough(r)
+
+    found, expected = values(r)
+    # The precision is that of the last terms, and they fall by some 20 % from term to term.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    slope, expected = jax.jvp(values, (r,), (jnp.ones_like(r),))[1]
+    # At the ends of its interval a polynomial's derivative may be degree² times as large (Markov).
+    limit = 1e-6 * series.shape[0] ** 2
+    np.testing.assert_allclose(slope, expected, rtol=0, atol=limit)
+    np.testing.assert_allclose(slope[:, 5:-5], expected[:, 5:-5], rtol=0, atol=0.05 * limit)
+
+
+def test_beyond_the_cutoff_values_and_slopes_are_zero():
+    series = jnp.asarray(radial_series.radial_series(rough, CUTOFF, 1e-6))
+
+    def total(r):
+        envelope = radial.cosine_envelope(r, CUTOFF)
+        return jnp.sum(radial_series.evaluate(series, r, envelope, CUTOFF))
+
+    value, slope = jax.jit(jax.value_and_grad(total))(jnp.array([[CUTOFF, 6.0, 1000.0]]))
+    assert value == 0.0
+    np.testing.assert_array_equal(slope, 0.0)
+
+
+def test_functions_that_vary_too_quickly_have_no_series():
+    assert radial_series.radial_series(lambda r: np.sin(200.0 * r)[:, None], CUTOFF, 1e-6) is None
