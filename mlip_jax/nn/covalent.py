@@ -5,11 +5,13 @@ The forms are those of mace-torch, so that published weights mean the same here.
 
 from typing import Literal
 
-import ase.data
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mlip_jax import elements
+from mlip_jax.config import UserError
+from mlip_jax.elements import COVALENT_RADII
 from mlip_jax.nn import radial
 
 Transform = Literal["agnesi", "soft"]
@@ -30,8 +32,18 @@ _LENGTH, _POWER = 0.4543, 0.300
 
 
 def covalent_radii(species: tuple[int, ...]) -> Float[np.ndarray, " species"]:
-    """Covalent radii [Å] of elements; B. Cordero et al., Dalton Trans. 2832 (2008)."""
-    return ase.data.covalent_radii[list(species)]
+    """Covalent radii [Å] of elements.
+
+    Raises:
+        UserError: for an element beyond curium.
+    """
+    unknown = [z for z in species if z > len(COVALENT_RADII)]
+    if unknown:
+        raise UserError(
+            f"covalent radii: got {', '.join(elements.symbols(unknown))}; known are those of H to "
+            "Cm. Leave these elements, the distance transform or the repulsion out."
+        )
+    return np.array([COVALENT_RADII[z - 1] for z in species])
 
 
 def transform(

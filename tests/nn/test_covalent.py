@@ -1,14 +1,23 @@
 """Transforms of distances and the repulsion, against their formulas."""
 
+import ase.data
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlip_jax import elements
+from mlip_jax.config import UserError
 from mlip_jax.nn import covalent
 
 R = np.array([0.05, 0.4, 1.0, 1.9, 2.4, 4.9])
 SUMS = np.full_like(R, 2.1)
+
+
+def test_radii_are_those_of_ase():
+    np.testing.assert_array_equal(elements.COVALENT_RADII, ase.data.covalent_radii[1:97])
+    with pytest.raises(UserError, match="got Bk; known are those of H to Cm"):
+        covalent.covalent_radii((14, 97))
 
 
 def test_agnesi_is_one_over_one_plus_a_ratio():

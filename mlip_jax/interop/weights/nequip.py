@@ -113,8 +113,9 @@ def _block(
     middle = middle_layout(paths, [inputs[path.source].channels for path in paths])
     in_e3nn_order = sorted(middle, key=lambda c: e3nn_weights.rank(c.irrep))
     names = [n for n in state.names(f"{prefix}edge_mlp.mlp.") if n.endswith("weight")]
+    before, behind = (state[f"{prefix}linear_{n}.weight"] for n in (1, 2))
     params = {
-        "linear_in": e3nn_weights.split(state[f"{prefix}linear_1.weight"], inputs, inputs),
+        "linear_in": e3nn_weights.split(before, inputs, inputs),
         "convolution": {
             "radial": {f"weight_{i}": state[name] for i, name in enumerate(names)},
             "linear_out": e3nn_weights.split(
