@@ -20,19 +20,26 @@ def import_(
         str | None, typer.Option(help="Unit of the files, where they do not say: bohr, angstrom.")
     ] = None,
     energy: Annotated[str | None, typer.Option(help="Likewise: hartree, eV.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Which one of a model with several heads.")
+    ] = None,
 ) -> None:
     """Import a published potential; its numbers stay those of the program it was made for.
 
     Formats: `ace` (LAMMPS and pacemaker: `.yace`); `gap` (QUIP: the `.xml` and its `.sparseX.*`);
-    `mtp` (MLIP: one `.mtp` or `.almtp`, with `--species` in the order of the file); `n2p2` (and
+    `mace`, `nequip`, `sevennet` (the config as `.json` and the state dict as `.safetensors`; of a
+    `mace` with several heads one, by `--head`); `mtp` (MLIP: one `.mtp` or `.almtp`, with `--species` in the order of the file); `n2p2` (and
     RuNNer: `input.nn`, `scaling.data`, `weights.*.data`, and with charge equilibration
-    `weightse.*.data` and `hardness.*.data`; bohr and hartree where nothing else is said); `snap`
-    (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`); `tensornet` (matgl 2:
+    `weightse.*.data` and `hardness.*.data`; bohr and hartree where nothing else is said); `nequix`
+    (one `.nqx`); `snap` (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`);
+    `tensornet` (matgl 2:
     `model.json`, and the arrays of `state.pt` as `.safetensors`).
 
     For example
 
         mlip-jax import snap Ta06A.snapcoeff Ta06A.snapparam Ta06A.snap -o potentials/ta
+
+        mlip-jax import nequix nequix-mp-1.nqx -o potentials/nequix
 
         mlip-jax import mtp fitted.mtp --species Nb,Mo,Ta,W -o potentials/nbmotaw
 
@@ -43,7 +50,7 @@ def import_(
     from mlip_jax.interop import weights
 
     names = None if species is None else [name.strip() for name in species.split(",")]
-    facts = {"species": names, "length": length, "energy": energy}
+    facts = {"species": names, "length": length, "energy": energy, "head": head}
     given = {name: fact for name, fact in facts.items() if fact is not None}
     potential = weights.read(format_name, files, **given)
     storage.save(potential, output)

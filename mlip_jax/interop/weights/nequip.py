@@ -118,9 +118,7 @@ def _block(
         "linear_in": e3nn_weights.split(before, inputs, inputs),
         "convolution": {
             "radial": {f"weight_{i}": state[name] for i, name in enumerate(names)},
-            "linear_out": e3nn_weights.split(
-                state[f"{prefix}linear_2.weight"], in_e3nn_order, gated
-            ),
+            "linear_out": e3nn_weights.split(behind, in_e3nn_order, gated),
         },
     }
     if f"{prefix}sc.weight" in state:
