@@ -44,7 +44,7 @@ def read(name: str, files: Sequence[Path], **facts: Any) -> Potential:
         name: of the format, see `FORMATS`.
         files: as the format has them.
         **facts: what the files of some formats do not say: `species` (symbols or atomic numbers in
-            the order of the file), or the units `length` and `energy`.
+            the order of the file), the units `length` and `energy`, or the `head` of several.
 
     Raises:
         UserError: for an unknown format, facts that are missing or not asked for, or a file that is
