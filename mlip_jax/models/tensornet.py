@@ -27,12 +27,11 @@ from mlip_jax.models.tensornet_layers import (
     ReadoutName,
     message_widths,
 )
-from mlip_jax.nn import cartesian, dense, double, radial, radial_series
+from mlip_jax.nn import cartesian, dense, double, mlp, radial, radial_series
 from mlip_jax.nn.cartesian import Tensors
 from mlip_jax.nn.dense import DenseKernels
 
 RadialName = Literal["exp_normal", "gaussian", "smooth_bessel"]
-
 
 SERIES_PRECISION = 1e-7
 """Of the weights of messages where they are series, relative to the largest of them."""
@@ -96,7 +95,7 @@ class TensorNet(nn.Module):
         params = variables["params"]
         constants = dict(variables.get("constants", {}))
         widths = message_widths(self.num_radial, self.num_features)
-        activation = dense.activation(self.activation, "tensornet.activation")
+        activation = mlp.activation(self.activation, "tensornet.activation")
         basis = RadialBasis(*self._radial(), parent=None)
         network = DenseKernels(widths, parent=None)
         for i in range(self.num_layers):

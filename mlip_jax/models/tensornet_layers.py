@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mlip_jax.graph import AtomicGraph, map_atom_blocks
-from mlip_jax.nn import cartesian, dense, radial_series
+from mlip_jax.nn import cartesian, dense, mlp, radial_series
 from mlip_jax.nn.cartesian import TensorKernels, Tensors
 from mlip_jax.nn.dense import DenseKernels, NormKernels
 
@@ -66,7 +66,7 @@ class Embedding(nn.Module):
         mixing = TensorKernels(size, name="mixing")(dtype)
         norm = NormKernels(size, name="norm")(dtype)
         factors = DenseKernels((size, 2 * size, 3 * size), name="factors")(dtype)
-        activation = dense.activation(self.activation, "tensornet.activation")
+        activation = mlp.activation(self.activation, "tensornet.activation")
         of_neighbor = vectors @ pair.kernel[:size]
         of_atom = dense.dense(dense.Dense(pair.kernel[size:], pair.bias), vectors)
 
@@ -117,11 +117,10 @@ class Interaction(nn.Module):
         layers = DenseKernels(message_widths(self.num_radial, size), name="radial")(dtype)
         before = TensorKernels(size, name="before")(dtype)
         after = TensorKernels(size, name="after")(dtype)
-        activation = dense.activation(self.activation, "tensornet.activation")
+        series = self.get_variable("constants", "series")
+        activation = mlp.activation(self.activation, "tensornet.activation")
         x = cartesian.normalised(x)
         y = cartesian.mix(before, x)
-
-        series = self.get_variable("constants", "series")
 
         def block(distances, basis, envelope, neighbors, *tensors):
             x, own = Tensors(*tensors[:3]), Tensors(*tensors[3:])
@@ -174,7 +173,7 @@ class Readout(nn.Module):
         (first,) = DenseKernels((3 * size, size), name="linear")(dtype)
         x = dense.dense(first, dense.layer_norm(norm, norms))
         if self.kind == "mlp":
-            activation = dense.activation(self.activation, "tensornet.activation")
+            activation = mlp.activation(self.activation, "tensornet.activation")
             layers = DenseKernels((size, max(1, size // 2), 1), name="network")(dtype)
             return dense.network(layers, activation(x), activation)[:, 0]
         widths = (size, size, size, size, 1)

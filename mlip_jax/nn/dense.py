@@ -11,8 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mlip_jax.config import UserError
-from mlip_jax.nn.mlp import ACTIVATIONS, Activation
+from mlip_jax.nn.mlp import Activation
 
 NORM_EPSILON = 1e-5
 """Added to the variance of features that are normalised."""
@@ -116,14 +115,3 @@ def layer_norm(norm: Norm, x: Float[Array, "*batch _"]) -> Float[Array, "*batch 
     variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
     normalised = centred / jnp.sqrt(variance + NORM_EPSILON)
     return normalised * norm.scale.reshape(ones) + norm.shift.reshape(ones)
-
-
-def activation(name: str, where: str) -> Activation:
-    """A smooth activation by its name, see `mlp.ACTIVATIONS`.
-
-    Raises:
-        UserError: for an unknown name; it names the field `where`.
-    """
-    if name not in ACTIVATIONS:
-        raise UserError(f"{where}: got {name!r}; expected one of {sorted(ACTIVATIONS)}.")
-    return ACTIVATIONS[name]

@@ -70,7 +70,7 @@ class ElementMLP(nn.Module):
                 f"activation: got {len(names)} names for {len(self.hidden)} hidden layers; "
                 "expected one for each, or one name for all."
             )
-        return [_activation(name) for name in names]
+        return [activation(name) for name in names]
 
     def _parameters(self, layer: int, elements: int, inputs: int, outputs: int):
         kernel = nn.initializers.lecun_normal(batch_axis=(0,))
@@ -81,7 +81,12 @@ class ElementMLP(nn.Module):
         )
 
 
-def _activation(name: str) -> Activation:
+def activation(name: str, where: str = "activation") -> Activation:
+    """An activation by its name, see `ACTIVATIONS`.
+
+    Raises:
+        UserError: for an unknown name; it names the field `where`.
+    """
     if name not in ACTIVATIONS:
-        raise UserError(f"activation: got {name!r}; expected one of {sorted(ACTIVATIONS)}.")
+        raise UserError(f"{where}: got {name!r}; expected one of {sorted(ACTIVATIONS)}.")
     return ACTIVATIONS[name]

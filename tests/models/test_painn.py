@@ -117,6 +117,7 @@ def test_energies_are_those_of_loops_over_neighbours(variables):
 NO_CELL = (np.zeros((3, 3)), np.zeros(3, dtype=bool))
 
 
+@pytest.mark.slow
 def test_forces_are_finite_where_vectors_vanish(variables):
     """In a symmetric crystal every vector is zero; lengths there have a derivative."""
     cubic = Structure(np.array([14]), np.zeros((1, 3)), 2.4 * np.eye(3), np.ones(3, dtype=bool))
