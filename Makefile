@@ -27,7 +27,7 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/import_time.py
-	$(BIN)/python benchmarks/nequip.py
+	$(BIN)/python benchmarks/equivariant.py nequip
 
 install: $(VENV)/.installed
 

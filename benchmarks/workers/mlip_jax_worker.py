@@ -1,4 +1,4 @@
-"""Our own NequIP, or a published potential: `predict_fn` under `jit`, `simulate`, `train`."""
+"""Our own NequIP or MACE, or a published potential, under `jit`, `simulate` and `train`."""
 
 import dataclasses
 from itertools import cycle
@@ -16,6 +16,7 @@ from mlip_jax.data.structure import Structure, StructureLabels
 from mlip_jax.graph import AtomicGraph
 from mlip_jax.interop import weights
 from mlip_jax.models import requirements
+from mlip_jax.models.mace import MACE
 from mlip_jax.models.nequip import NequIP
 from mlip_jax.neighbors.host import neighbor_list
 from mlip_jax.potential import Potential, predict_fn
@@ -26,12 +27,27 @@ from mlip_jax.train import optimizer as optimizers
 from mlip_jax.train import step as steps
 from mlip_jax.train.loss import LossConfig, PropertyLoss
 
-BLOCKS = {"jit": 0, "jit, blocks of 16": 16, "jit, blocks of 32": 32}
+BLOCKS = {"jit": 0, "jit, blocks of 8": 8, "jit, blocks of 16": 16, "jit, blocks of 32": 32}
 SKIN = 0.5  # Å
 
 
-def make_model(settings: dict) -> NequIP:
+def make_model(settings: dict) -> NequIP | MACE:
     """The model; its parameters come from `init`."""
+    if settings["model"] == "mace":
+        irreps = [f"{n}x{l}{'eo'[l % 2]}" for l, n in enumerate(settings["channels"])]
+        return MACE(
+            species=tuple(settings["atomic_numbers"]),
+            cutoff=settings["cutoff"],
+            num_layers=settings["layers"],
+            hidden_irreps="+".join(irreps),
+            max_ell=settings["l_max"],
+            correlation=settings["correlation"],
+            num_bessels=settings["radial_basis"],
+            polynomial_cutoff_p=settings["envelope_exponent"],
+            radial_mlp=tuple(settings["radial_mlp"]),
+            avg_num_neighbors=settings["average_neighbors"],
+            energy_scale=settings["energy_scale"],
+        )
     return NequIP(
         species=tuple(settings["atomic_numbers"]),
         cutoff=settings["cutoff"],
@@ -49,7 +65,7 @@ def make_model(settings: dict) -> NequIP:
 
 
 def make_potential(settings: dict, structure: Structure) -> Potential:
-    """The published potential that the settings name, or NequIP with random parameters."""
+    """The published potential that the settings name, or one with random parameters."""
     if "files" in settings:
         return weights.read(settings["format"], [Path(name) for name in settings["files"]])
     model = make_model(settings)

@@ -12,6 +12,7 @@ from mlip.data.helpers.dynamically_batch import dynamically_batch
 from mlip.graph import Graph
 from mlip.models import ForceField
 from mlip.models.loss import MSELoss
+from mlip.models.mace.network import Mace
 from mlip.models.nequip.network import Nequip
 from mlip.simulation.ase.mlip_ase_calculator import MLIPForceFieldASECalculator
 from mlip.simulation.configs.jax_md_config import JaxMDSimulationConfig
@@ -26,21 +27,30 @@ from structures import batches, to_atoms, velocity_verlet
 
 def make_force_field(settings: dict) -> ForceField:
     """The force field with random parameters, for energies and forces."""
-    irreps = "+".join(f"{n}x{l}{'eo'[l % 2]}" for l, n in enumerate(settings["channels"]))
-    config = Nequip.Config(
-        num_layers=settings["layers"],
-        target_irreps=irreps,
-        l_max=settings["l_max"],
-        num_rbf=settings["radial_basis"],
-        radial_mlp_hidden=settings["radial_mlp"],
-        avg_num_neighbors=settings["average_neighbors"],
-    )
+    common = {
+        "num_layers": settings["layers"],
+        "l_max": settings["l_max"],
+        "num_rbf": settings["radial_basis"],
+        "radial_mlp_hidden": settings["radial_mlp"],
+        "avg_num_neighbors": settings["average_neighbors"],
+    }
     info = DatasetInfo(
         atomic_energies_map=dict.fromkeys(settings["atomic_numbers"], 0.0),
         graph_cutoff_angstrom=settings["cutoff"],
         avg_num_neighbors=settings["average_neighbors"],
         scaling_stdev=settings["energy_scale"],
     )
+    if settings["model"] == "mace":
+        config = Mace.Config(
+            **common,
+            num_channels=settings["channels"][0],
+            node_symmetry=len(settings["channels"]) - 1,
+            correlation=settings["correlation"],
+            residual_connection_first_layer=True,
+        )
+        return ForceField.from_mlip_network(Mace(config, info))
+    irreps = "+".join(f"{n}x{l}{'eo'[l % 2]}" for l, n in enumerate(settings["channels"]))
+    config = Nequip.Config(**common, target_irreps=irreps)
     return ForceField.from_mlip_network(Nequip(config, info))
 
 
