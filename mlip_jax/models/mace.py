@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
+from mlip_jax.models.fields import from_data
 from mlip_jax.nn import angular, covalent, radial
 from mlip_jax.nn.convolution import ConvolutionKernels, Edges, convolve, convolve_elements
 from mlip_jax.nn.equivariant import LinearKernels, SelfConnection, linear, silu
@@ -88,7 +89,7 @@ class MACE(nn.Module):
         Raises:
             UserError: for fields that are not filled in or impossible.
         """
-        known = tuple(self._given("species"))
+        known = tuple(from_data(self, "species"))
         hidden = self.layout()
         width = hidden[0].channels
         species = elements.species_index(graph.atomic_numbers, known)
@@ -108,7 +109,7 @@ class MACE(nn.Module):
                 max_ell=self.max_ell,
                 correlation=self.correlation,
                 radial_widths=(self.num_bessels, *self.radial_mlp),
-                avg_num_neighbors=self._given("avg_num_neighbors"),
+                avg_num_neighbors=from_data(self, "avg_num_neighbors"),
                 density_normalization=self.density_normalization,
                 residual=self.residual_first or i > 0,
                 name=f"layer_{i}",
@@ -119,7 +120,7 @@ class MACE(nn.Module):
             readout = Readout(hidden_width, name=f"readout_{i}")
             energies = energies + readout(features[0][:, 0]) - readout(alone[0][:, 0])[species]
             kept.append(features[0][:, 0])
-        energies = self._given("energy_scale") * energies
+        energies = from_data(self, "energy_scale") * energies
         if self.repulsion:
             others = jnp.broadcast_to(species[:, None], distances.shape)
             pairs = covalent.repulsion(
@@ -162,15 +163,6 @@ class MACE(nn.Module):
         basis = radial.bessel(seen, frequencies, self.cutoff) * scaled[..., None]
         harmonics = angular.spherical_harmonics(directions, self.max_ell)
         return distances, Edges(basis, jnp.concatenate(harmonics, axis=-1))
-
-    def _given(self, name: str):
-        value = getattr(self, name)
-        if value is None:
-            raise UserError(
-                f"mace.{name}: not given. It is computed from the training data; outside of "
-                "training, set it."
-            )
-        return value
 
 
 class Interaction(nn.Module):

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
+from mlip_jax.models.fields import from_data
 from mlip_jax.nn import angular, radial
 from mlip_jax.nn.convolution import ConvolutionKernels, Edges, convolve, convolve_elements
 from mlip_jax.nn.equivariant import (
@@ -124,7 +125,7 @@ class NequIP(nn.Module):
                 outputs=reachable(layout, self.l_max, hidden, self.reflections),
                 l_max=self.l_max,
                 radial_widths=(self.num_bessels, *[self.radial_mlp_width] * self.radial_mlp_depth),
-                avg_num_neighbors=self._given("avg_num_neighbors"),
+                avg_num_neighbors=from_data(self, "avg_num_neighbors"),
                 first=i == 0,
                 self_connection=self.self_connection if i or self.first_self_connection else None,
                 layer_norm=self.layer_norm,
@@ -158,7 +159,7 @@ class NequIP(nn.Module):
         dtype = features.dtype
         num_species, width = alone.shape
         readout = self.param("readout", radial.uniform_unit_variance, (width, 1), dtype)
-        start = nn.initializers.constant(self._given("energy_scale"))
+        start = nn.initializers.constant(from_data(self, "energy_scale"))
         scale = self.param("scale", start, (num_species,), dtype)
         differences = features - alone[species] if self.first_self_connection else features
         energies = scale[species] * (differences @ (readout / math.sqrt(width)))[:, 0]
@@ -184,16 +185,7 @@ class NequIP(nn.Module):
                 raise UserError(
                     f"nequip.{name}: got {getattr(self, name)}; expected a positive number."
                 )
-        return tuple(self._given("species"))
-
-    def _given(self, name: str):
-        value = getattr(self, name)
-        if value is None:
-            raise UserError(
-                f"nequip.{name}: not given. It is computed from the training data; outside of "
-                "training, set it."
-            )
-        return value
+        return tuple(from_data(self, "species"))
 
 
 class InteractionBlock(nn.Module):

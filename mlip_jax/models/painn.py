@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, map_atom_blocks, safe_norm
+from mlip_jax.models.fields import from_data
 from mlip_jax.models.local import isolated_atoms
 from mlip_jax.nn import dense, radial
 from mlip_jax.nn.dense import Dense, DenseKernels
@@ -98,7 +99,7 @@ class PaiNN(nn.Module):
             dense.network(parameters.readout, scalars, nn.silu)[:, 0]
             for scalars in (features, alone)
         ]
-        energies = self._given("energy_scale") * (outputs[0] - outputs[1][species])
+        energies = from_data(self, "energy_scale") * (outputs[0] - outputs[1][species])
         return AtomOutputs(energies=energies, features=features)
 
     def _features(
@@ -147,16 +148,7 @@ class PaiNN(nn.Module):
                 raise UserError(
                     f"painn.{name}: got {getattr(self, name)}; expected a positive number."
                 )
-        return tuple(self._given("species"))
-
-    def _given(self, name: str):
-        value = getattr(self, name)
-        if value is None:
-            raise UserError(
-                f"painn.{name}: not given. It is computed from the training data; outside of "
-                "training, set it."
-            )
-        return value
+        return tuple(from_data(self, "species"))
 
 
 def interact(

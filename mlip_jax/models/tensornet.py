@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
+from mlip_jax.models.fields import from_data
 from mlip_jax.models.tensornet_layers import (
     Edges,
     Embedding,
@@ -83,7 +84,7 @@ class TensorNet(nn.Module):
         readout = Readout(self.num_features, self.readout, self.activation, name="readout")
         # Without neighbours all tensors vanish, whatever the element.
         alone = readout(jnp.zeros_like(features[:1]))
-        energies = self._given("energy_scale") * (readout(features) - alone)
+        energies = from_data(self, "energy_scale") * (readout(features) - alone)
         return AtomOutputs(energies=energies, features=features)
 
     def fold(self, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,16 +160,7 @@ class TensorNet(nn.Module):
                 )
         if self.num_layers < 0:
             raise UserError(f"tensornet.num_layers: got {self.num_layers}; expected 0 or more.")
-        return tuple(self._given("species"))
-
-    def _given(self, name: str):
-        value = getattr(self, name)
-        if value is None:
-            raise UserError(
-                f"tensornet.{name}: not given. It is computed from the training data; outside of "
-                "training, set it."
-            )
-        return value
+        return tuple(from_data(self, "species"))
 
 
 class RadialBasis(nn.Module):
