@@ -15,8 +15,6 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_debug_nans", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-MOST_MAPS = 15_000
-
 hypothesis.settings.register_profile("default", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=200)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
@@ -36,15 +34,26 @@ def _cache_of_programs_ends_with_the_test():
 
 
 @pytest.fixture(autouse=True, scope="module")
+def _compiled_programs_end_with_their_file():
+    """Frees what was compiled, where it is much: the next file asks for other programs."""
+    yield
+    _free_programs_beyond(15_000)
+
+
+@pytest.fixture(autouse=True)
 def _compiled_programs_end_before_memory_maps_do():
-    """Frees what was compiled, between files, before a worker has too many memory maps.
+    """Frees what was compiled before a worker has too many memory maps.
 
     Every compiled program holds some; Linux allows a process 65530 (`vm.max_map_count`), at which
     XLA's compiler ends the process by a segmentation fault.
     """
     yield
+    _free_programs_beyond(45_000)
+
+
+def _free_programs_beyond(most: int) -> None:
     maps = Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > MOST_MAPS:
+    if maps.exists() and maps.read_bytes().count(b"\n") > most:
         jax.clear_caches()
 
 
