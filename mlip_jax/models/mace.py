@@ -111,6 +111,7 @@ class MACE(nn.Module):
                 radial_widths=(self.num_bessels, *self.radial_mlp),
                 avg_num_neighbors=from_data(self, "avg_num_neighbors"),
                 density_normalization=self.density_normalization,
+                first=i == 0,
                 residual=self.residual_first or i > 0,
                 name=f"layer_{i}",
             )
@@ -176,6 +177,7 @@ class Interaction(nn.Module):
         radial_widths: size of the radial basis and hidden widths of the radial network.
         avg_num_neighbors: normalises the messages.
         density_normalization: a learned density normalises them instead.
+        first: the features are those of the elements.
         residual: adds a map of the atom's own features, with weights for each element; otherwise
             the messages pass such a map.
     """
@@ -187,6 +189,7 @@ class Interaction(nn.Module):
     radial_widths: tuple[int, ...]
     avg_num_neighbors: float
     density_normalization: bool
+    first: bool
     residual: bool
 
     @nn.compact
@@ -249,7 +252,7 @@ class Interaction(nn.Module):
             divisor=1.0 if self.density_normalization else self.avg_num_neighbors,
             name="convolution",
         )(dtype)
-        if len(self.inputs) == 1 and alone[0].shape[0] <= MAX_SUMMED_ELEMENTS:
+        if self.first and alone[0].shape[0] <= MAX_SUMMED_ELEMENTS:
             senders = alone[0][:, 0] @ mixing[SCALAR]
             total = convolve_elements(weights, graph, edges, senders, species)
         else:

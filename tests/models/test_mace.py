@@ -56,7 +56,7 @@ def turns(angles, reflected: int) -> list[np.ndarray]:
 def test_features_of_every_degree_turn_with_what_they_come_from(residual):
     """Messages and products of turned and reflected features and harmonics."""
     layout = parse_layout("3x0e+3x1o+3x2e")
-    layer = mace.Interaction(layout, layout, 2, 2, (4, 6), 12.0, True, residual)
+    layer = mace.Interaction(layout, layout, 2, 2, (4, 6), 12.0, True, False, residual)
     graph = graph_of(crystal())
     rng = np.random.default_rng(0)
     shape = graph.neighbors.shape
@@ -123,3 +123,20 @@ def test_fields_from_the_data_must_be_there():
         model = mace.MACE(**{**FIELDS, name: None})
         with pytest.raises(UserError, match=rf"mace\.{name}: not given"):
             jax.eval_shape(model.init, jax.random.key(0), graph)
+
+
+def test_the_second_layer_reads_the_neighbours_and_not_their_elements():
+    """With scalars alone, an atom beyond the cutoff of the first layer still counts."""
+    fields = {**FIELDS, "hidden_irreps": "3x0e", "max_ell": 1}
+    model = mace.MACE(**fields)
+
+    def chain(distance: float) -> Structure:
+        x = np.array([0.0, 2.5, 2.5 + distance])
+        positions = np.stack([x, np.zeros(3), np.zeros(3)], axis=1)
+        return Structure(np.array([14, 8, 14]), positions, np.zeros((3, 3)), np.zeros(3, bool))
+
+    near, far = (graph_of(chain(d)) for d in (1.8, 2.6))
+    variables = jax.jit(model.init)(jax.random.key(0), near)
+    predict = jax.jit(predict_fn(model))
+    first = [float(predict(variables, graph).atom_energies[0]) for graph in (near, far)]
+    assert abs(first[0] - first[1]) > 1e-6 * abs(first[0]) > 0.0
