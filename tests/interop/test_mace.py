@@ -123,6 +123,28 @@ def test_tensors_that_are_not_equivariant_are_refused(files):
 
 @pytest.mark.reference
 @PUBLISHED
+@pytest.mark.parametrize(
+    "name",
+    [
+        "radial_embedding.bessel_fn.bessel_weights",
+        "radial_embedding.distance_transform.q",
+        "radial_embedding.distance_transform.covalent_radii",
+        "pair_repulsion_fn.p",
+        "pair_repulsion_fn.a_exp",
+    ],
+)
+def test_trained_constants_are_refused(tmp_path, name):
+    source = next(path for path in POTENTIALS if "mp0b" in path.name)
+    shutil.copyfile(source / "config.json", tmp_path / "config.json")
+    arrays = dict(safetensors.numpy.load_file(source / "weights.safetensors"))
+    arrays[name] = np.asarray(arrays[name] + 1, arrays[name].dtype)
+    safetensors.numpy.save_file(arrays, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match=f"{name}: got"):
+        weights.read("mace", [tmp_path / "config.json", tmp_path / "weights.safetensors"])
+
+
+@pytest.mark.reference
+@PUBLISHED
 def test_one_of_several_heads(files):
     """Two heads of which one is the original, one has twice its readouts."""
     config = json.loads(files[0].read_text())

@@ -28,13 +28,12 @@ def test_agnesi_is_one_over_one_plus_a_ratio():
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
-def test_soft_keeps_long_distances_and_ends_at_three_quarters():
+def test_soft_turns_from_three_quarters_of_the_radii_to_the_distance():
+    low, high = 0.75 * 2.1, 2.1 / 0.75
+    step = 0.5 * (1.0 + np.tanh(4.0 / (high - low) * (R - 0.5 * (low + high))))
     found = jax.jit(lambda r, s: covalent.transform("soft", r, s))(R, SUMS)
+    np.testing.assert_allclose(found, low + (R - low) * step, rtol=1e-13)
     np.testing.assert_allclose(found[-1], R[-1], rtol=1e-5)
-    np.testing.assert_allclose(found[0], 0.75 * 2.1, rtol=1e-3)
-    middle = 0.5 * (0.75 + 4.0 / 3.0) * 2.1
-    half = covalent.transform("soft", jnp.array([middle]), jnp.array([2.1]))
-    np.testing.assert_allclose(half, 0.5 * (0.75 * 2.1 + middle), rtol=1e-13)
 
 
 def test_silicon_repels_as_two_nuclei_do():

@@ -56,6 +56,14 @@ _FIXED = {
 }
 """Arguments that only these values are read of."""
 
+_TRANSFORM = {"a": 1.0805, "q": 0.9183, "p": 4.5791, "alpha": 4.0}
+_REPULSION = {
+    "a_exp": 0.300,
+    "a_prefactor": 0.4543,
+    "c": [0.1818, 0.5099, 0.2802, 0.02817],
+}
+"""Constants of `nn.covalent` by their names in the files."""
+
 _ROUNDING = 1e-5
 """Largest remainder of tensors U outside of our couplings; files may be in float32."""
 
@@ -77,7 +85,7 @@ def read(files: Sequence[Path], head: str | None = None) -> Potential:
     num_species = len(model.species or ())
     width = layout[0].channels
     embedding = state["node_embedding.linear.weight"].reshape(num_species, width)
-    _check_frequencies(state, model)
+    _check_constants(state, model)
     params: dict[str, Any] = {"embedding": embedding / math.sqrt(num_species)}
     inputs: Layout = (Channels(SCALAR, width),)
     for i in range(model.num_layers):
@@ -161,11 +169,31 @@ def _head(config: dict[str, Any], head: str | None) -> tuple[int, int]:
     return heads.index(head), len(heads)
 
 
-def _check_frequencies(state: StateDict, model: MACE) -> None:
-    found = state["radial_embedding.bessel_fn.bessel_weights"]
-    expected = np.arange(1, model.num_bessels + 1) * math.pi / model.cutoff
-    if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-5):
-        raise UserError(f"{state.path}: got trained Bessel frequencies; expected those of n π / c.")
+def _check_constants(state: StateDict, model: MACE) -> None:
+    """Refuses constants that the program can train and our model has fixed.
+
+    Raises:
+        UserError: naming the array.
+    """
+    bessel = np.arange(1, model.num_bessels + 1) * math.pi / model.cutoff
+    expected: dict[str, Any] = {"radial_embedding.bessel_fn.bessel_weights": bessel}
+    expected |= {f"radial_embedding.distance_transform.{k}": v for k, v in _TRANSFORM.items()}
+    expected |= {f"pair_repulsion_fn.{k}": v for k, v in _REPULSION.items()}
+    expected["pair_repulsion_fn.p"] = model.polynomial_cutoff_p
+    radii = np.array(elements.COVALENT_RADII)
+    for part in ("radial_embedding.distance_transform", "pair_repulsion_fn"):
+        name = f"{part}.covalent_radii"
+        if name in state and not np.allclose(state[name][1 : len(radii) + 1], radii, rtol=1e-5):
+            raise UserError(f"{state.path}: {name}: got other radii than those of Cordero (2008).")
+    for name, value in expected.items():
+        if name not in state:
+            continue
+        found = state[name]
+        if found.shape != np.shape(value) or not np.allclose(found, value, rtol=1e-5):
+            raise UserError(
+                f"{state.path}: {name}: got {found.tolist()}; expected {np.asarray(value).tolist()}"
+                ". A model with other or trained constants cannot be read."
+            )
 
 
 def _layer(

@@ -41,6 +41,8 @@ _FIXED = {
     "readout_as_fcn": False,
     "use_bias_in_linear": False,
     "act_radial": "silu",
+    "act_gate": {"e": "silu", "o": "tanh"},
+    "act_scalar": {"e": "silu", "o": "tanh"},
     "_normalize_sph": True,
     "use_modal_node_embedding": False,
     "use_modal_self_inter_intro": False,
