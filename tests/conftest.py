@@ -1,6 +1,7 @@
 """Numerical settings of every test; our own modules are imported by the tests, not here."""
 
 import os
+import re
 from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -10,6 +11,7 @@ import hypothesis
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from xdist.scheduler import LoadFileScheduling
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_debug_nans", True)
@@ -62,3 +64,24 @@ def _no_network_proxy(monkeypatch):
     """A plain test run reaches no network: a client that tries gets a dead address."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+class _FilesAndModels(LoadFileScheduling):
+    """A file is one worker's work; of the laws, those of one model are.
+
+    The laws of a model share its compiled functions. All in one file, they would hold one worker
+    for half of the whole run.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope = super()._split_scope(nodeid)
+        case = re.search(r"\[(.*)\]$", nodeid)
+        if not scope.endswith("models/test_contract.py") or case is None:
+            return scope
+        model = [part for part in case[1].split("-") if part not in ("rotation", "reflection")]
+        return f"{scope}[{'-'.join(model)}]"
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Replaces `--dist loadfile`; other ways stay as they are."""
+    return _FilesAndModels(config, log) if config.getvalue("dist") == "loadfile" else None
