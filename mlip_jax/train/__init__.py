@@ -1,5 +1,5 @@
-"""Training: `fit` runs a whole config; `loss`, `optimizer`, `step` and `loop` are its parts."""
+"""Training: `fit` runs a whole config, `untrained` its beginning; `loss`, `optimizer`, `step` and `loop` are its parts."""
 
-from mlip_jax.train.run import Sections, fit, parse, resolved
+from mlip_jax.train.run import Sections, fit, parse, resolved, untrained
 
-__all__ = ["Sections", "fit", "parse", "resolved"]
+__all__ = ["Sections", "fit", "parse", "resolved", "untrained"]

@@ -99,6 +99,24 @@ def fit(
     return potential
 
 
+def untrained(sections: Sections, base: Path | None = None) -> Potential:
+    """The potential that training begins with: for its cost, its size, its memory.
+
+    Args:
+        sections: the config, see `parse`.
+        base: directory beside which relative data paths are looked up first.
+
+    Returns:
+        The model with its statistics and its first parameters, calibrated on the data.
+
+    Raises:
+        UserError: for faults of config or data.
+    """
+    dtype = inference.require_precision(sections.training.precision)
+    task, found = _prepare(sections, dataset.load(sections.data, base or Path.cwd()), dtype)
+    return Potential(task.model, task.variables, found.reference_energies)
+
+
 def _check_output(output: Path, resume: bool) -> None:
     exists = checkpoint.latest(output / "checkpoints") or (output / "potential").exists()
     if exists and not resume:
