@@ -7,18 +7,25 @@ of all layers before it, where the paper adds them up.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import annotated_types
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, map_atom_blocks, safe_norm
+from mlip_jax.models.allegro_networks import (
+    Embedding,
+    Network,
+    embed,
+    pair_kernel,
+    read_by,
+    scalar_features,
+    split,
+)
 from mlip_jax.models.allegro_tensors import (
     Product,
     environments,
@@ -31,37 +38,6 @@ from mlip_jax.models.fields import from_data
 from mlip_jax.nn import angular, radial
 
 _Positive = Annotated[int, annotated_types.Ge(1)]
-
-
-class Embedding(NamedTuple):
-    """How distance and elements of a pair enter.
-
-    Attributes:
-        frequencies: of the radial basis.
-        centre: of the element of the atom.
-        neighbor: of the element of its neighbour.
-        basis: kernel of the radial basis.
-    """
-
-    frequencies: Float[Array, " basis"]
-    centre: Float[Array, "species half"]
-    neighbor: Float[Array, "species half"]
-    basis: Float[Array, "basis width"]
-
-
-class Network(NamedTuple):
-    """A network of pairs, its last kernel split by what it gives; see `_network`.
-
-    Attributes:
-        hidden: kernels of the layers with SiLU.
-        scalars: kernel of the scalar features; `None`: these are the hidden units themselves, and
-            the kernel is merged with those of the networks that read them.
-        environment: kernel of the weights in the environment, by degree; `None` in the last layer.
-    """
-
-    hidden: tuple[Float[Array, "_ _"], ...]
-    scalars: Float[Array, "width features"] | None
-    environment: Float[Array, "width degrees channels"] | None
 
 
 class Weights(NamedTuple):
@@ -167,48 +143,30 @@ class Allegro(nn.Module):
     ) -> Float[Array, "atoms features"]:
         """Last hidden units of the readout, summed over the neighbours of each atom.
 
-        Musaelian et al., eq. 4 to 20; where the radial basis is zero, so is everything.
+        No network has a bias: where the radial basis is zero, so is everything.
         """
         norm = weights.norms[centre]
         distances = safe_norm(vectors)
         directions = vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
         harmonics = jnp.concatenate(angular.spherical_harmonics(directions, self.l_max), axis=-1)
-        inputs = self._embed(weights.embedding, distances, centre, neighbor)
-        scalars: list[Array] = []
+        envelope = radial.polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
+        basis = radial.bessel(distances, weights.embedding.frequencies, self.cutoff)
+        inputs = embed(weights.embedding, basis * envelope[..., None], centre, neighbor)
+        first, *layers = weights.networks
+        hidden = radial.hidden_network(first.hidden, inputs)
+        scalars = [scalar_features(first, hidden)]
+        of_tensors = scalars[0] @ weights.tensors
         around: list[dict[int, Array]] = []
-        for i, network in enumerate(weights.networks):
-            if i > 0:
-                coefficients = scalar_coefficients(weights.products[:i], around)
-                invariants = pair_scalars(scalars[0] @ weights.tensors, harmonics, coefficients)
-                inputs = jnp.concatenate([*scalars, invariants], axis=-1)
+        for i, (network, before) in enumerate(zip(layers, weights.networks, strict=False)):
+            assert before.environment is not None
+            around.append(environments(harmonics, hidden, before.environment, norm))
+            coefficients = scalar_coefficients(weights.products[: i + 1], around)
+            invariants = pair_scalars(of_tensors, harmonics, coefficients)
+            inputs = jnp.concatenate([*scalars, invariants], axis=-1)
             hidden = radial.hidden_network(network.hidden, inputs)
-            scalars.append(hidden if network.scalars is None else hidden @ network.scalars)
-            if network.environment is not None:
-                sums = environments(harmonics, hidden, network.environment)
-                around.append({l: a * norm[:, None, None] for l, a in sums.items()})
+            scalars.append(scalar_features(network, hidden))
         last = radial.hidden_network(weights.readout, jnp.concatenate(scalars, axis=-1))
         return jnp.sum(last, axis=1) * (norm / math.sqrt(2.0))[:, None]
-
-    def _embed(
-        self,
-        embedding: Embedding,
-        distances: Float[Array, "atoms max_neighbors"],
-        centre: Int[Array, " atoms"],
-        neighbor: Int[Array, "atoms max_neighbors"],
-    ) -> Float[Array, "atoms max_neighbors width"]:
-        """Radial basis with its envelope, mixed, times what the elements give."""
-        envelope = radial.polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
-        basis = radial.bessel(distances, embedding.frequencies, self.cutoff) * envelope[..., None]
-        half = embedding.centre.shape[1]
-        chosen = jax.nn.one_hot(neighbor, len(embedding.neighbor), dtype=basis.dtype)
-        kinds = jnp.concatenate(
-            [
-                jnp.broadcast_to(embedding.centre[centre][:, None], (*distances.shape, half)),
-                chosen @ embedding.neighbor,
-            ],
-            axis=-1,
-        )
-        return kinds * (basis @ embedding.basis)
 
     def _weights(self, num_species: int, dtype: jnp.dtype) -> Weights:
         size, degrees = self.num_scalar_features, self.l_max + 1
@@ -218,20 +176,22 @@ class Allegro(nn.Module):
             return radial.ScalarKernels(widths, name=name)(dtype)
 
         embedding = self._embedding(num_species, dtype)
-        two_body = kernels("two_body", embedding.basis.shape[1], *self.two_body_mlp, size)
+        width = embedding.basis.shape[1]
+        two_body = kernels("two_body", width, *self.two_body_mlp, size)
         (projection,) = kernels("projection", size, size + weights)
         (tensors,) = kernels("tensors", size, weights)
-        first, kernel = _network(two_body, size, degrees, projection)
+        two_body = read_by([pair_kernel(embedding)], two_body, width)
+        first, kernel = split(two_body, size, degrees, projection)
         networks, maps = [first], [kernel]
         for i in range(self.num_layers):
             inputs = (i + 1) * size + self.num_tensor_features
             outputs = size + (weights if i < self.num_layers - 1 else 0)
             layer = kernels(f"layer_{i}", inputs, *self.latent_mlp, outputs)
-            network, kernel = _network(_read_by(maps, layer, size), size, degrees)
+            network, kernel = split(read_by(maps, layer, size), size, degrees)
             networks.append(network)
             maps.append(kernel)
         readout = kernels("readout", (self.num_layers + 1) * size, *self.readout_mlp, 1)
-        *hidden, energy = _read_by(maps, readout, size)
+        *hidden, energy = read_by(maps, readout, size)
         return Weights(
             embedding=embedding,
             networks=tuple(networks),
@@ -282,42 +242,3 @@ class Allegro(nn.Module):
         if self.cutoff <= 0:
             raise UserError(f"allegro.cutoff: got {self.cutoff}; expected a positive number.")
         return tuple(from_data(self, "species"))
-
-
-def _network(
-    kernels: Sequence[Array], size: int, degrees: int, projection: Array | None = None
-) -> tuple[Network, Array | None]:
-    """A network, and the kernel that is still to be applied to what it gives as scalars.
-
-    A linear map is merged with the linear maps behind it where its input is not wider than its
-    output.
-
-    Args:
-        kernels: of all layers.
-        size: scalar features; what is left of the outputs are weights of the environment.
-        degrees: of the environment.
-        projection: one more kernel behind, which the scalars pass when they are read.
-    """
-    *hidden, last = kernels
-    whole = last if projection is None else last @ projection
-    environment = None
-    if whole.shape[1] > size:
-        environment = whole[:, size:].reshape(len(whole), degrees, -1)
-    if len(last) <= size:
-        return Network(tuple(hidden), None, environment), whole[:, :size]
-    behind = None if projection is None else projection[:, :size]
-    return Network(tuple(hidden), last[:, :size], environment), behind
-
-
-def _read_by(maps: Sequence[Array | None], kernels: Sequence[Array], size: int) -> list[Array]:
-    """Kernels of a network that reads scalars of several others, with their maps merged.
-
-    Args:
-        maps: kernels that are still to be applied to the scalars of each of the others, if any.
-        kernels: of all layers; the first one reads the scalars, and what comes after them.
-        size: scalar features of each of the others.
-    """
-    first, *others = kernels
-    parts = [first[i * size : (i + 1) * size] for i in range(len(maps))]
-    read = [w if kernel is None else kernel @ w for kernel, w in zip(maps, parts, strict=True)]
-    return [jnp.concatenate([*read, first[len(maps) * size :]]), *others]

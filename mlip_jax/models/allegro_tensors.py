@@ -67,8 +67,9 @@ def environments(
     harmonics: Float[Array, "atoms max_neighbors components"],
     hidden: Float[Array, "atoms max_neighbors width"],
     kernel: Float[Array, "width degrees channels"],
+    norms: Float[Array, " atoms"],
 ) -> dict[int, Float[Array, "atoms _ channels"]]:
-    """`A_lm = Σ_j w_l(ij) Y_lm(r_ij)` of each degree, with weights that are linear in `hidden`.
+    """`A_lm = c_i Σ_j w_l(ij) Y_lm(r_ij)` of each degree, with weights that are linear in `hidden`.
 
     The sum over neighbours is taken before the linear map: as long as there are more channels than
     degrees this takes fewer operations.
@@ -77,8 +78,9 @@ def environments(
         harmonics: Y, its degrees side by side.
         hidden: what the weights of the pairs are linear in.
         kernel: of this map.
+        norms: factor of each atom.
     """
-    sums = jnp.einsum("ijm,ijh->imh", harmonics, hidden)
+    sums = jnp.einsum("ijm,ijh->imh", harmonics, hidden) * norms[:, None, None]
     return {l: sums[:, l * l : (l + 1) ** 2] @ kernel[:, l] for l in range(kernel.shape[1])}
 
 

@@ -4,6 +4,7 @@ The arrays are those of the state dict of an `AllegroModel`; the arguments are t
 with, below its name in the program's config. Widths of networks are those of the arrays.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from mlip_jax.interop.weights import state_dict
 from mlip_jax.interop.weights.state_dict import StateDict
 from mlip_jax.models.allegro import Allegro
 from mlip_jax.models.allegro_tensors import coupling, layer_paths, tensor_layouts
-from mlip_jax.nn.irreps import Layout, Path as ProductPath
+from mlip_jax.nn import irreps
+from mlip_jax.nn.irreps import Layout
 from mlip_jax.potential import Potential
 
 _PREFIX = "model.func."
@@ -131,7 +133,7 @@ def _network(
             f"{state.path}: {name}: got {len(names)} layers; expected {len(widths) - 1}. Do the "
             "weights belong to this config?"
         )
-    shapes = zip(widths, widths[1:], strict=False)
+    shapes = itertools.pairwise(widths)
     arrays = [state.take(n, shape) for n, shape in zip(names, shapes, strict=True)]
     if weights:
         first = widths[-1] - weights
@@ -202,7 +204,7 @@ def _products(state: StateDict, model: Allegro) -> dict[str, np.ndarray]:
     return params
 
 
-def _table(paths: Sequence[ProductPath], inputs: Layout, outputs: Layout, l_max: int) -> np.ndarray:
+def _table(paths: Sequence[irreps.Path], inputs: Layout, outputs: Layout, l_max: int) -> np.ndarray:
     """Couplings `[paths, components of inputs, of harmonics, of outputs]`."""
     starts = [
         np.cumsum([0, *(c.irrep.dim for c in layout)]).tolist() for layout in (inputs, outputs)
