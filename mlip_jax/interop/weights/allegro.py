@@ -55,6 +55,7 @@ def read(files: Sequence[Path]) -> Potential:
     params = _params(state, model)
     energies = _per_species(state, "shifts", model, 0.0)
     params["scale"] = _per_species(state, "scales", model, 1.0)
+    state.ignore(["model._empty"])
     state.check_all_taken()
     card = {"imported": {"format": "allegro", "files": sorted(path.name for path in files)}}
     references = dict(zip(model.species or (), map(float, energies), strict=True))
