@@ -76,6 +76,8 @@ def embed(
     """
     count, half = embedding.centre.shape
     if pair_kernel(embedding) is not None:
+        if count == 1:
+            return basis
         pairs = jax.nn.one_hot(centre[:, None] * count + neighbor, count * count, dtype=basis.dtype)
         return (pairs[..., :, None] * basis[..., None, :]).reshape(*neighbor.shape, -1)
     own = jnp.broadcast_to(embedding.centre[centre][:, None], (*neighbor.shape, half))

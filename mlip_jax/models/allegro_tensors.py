@@ -145,14 +145,12 @@ def pair_scalars(
         harmonics: Y, the degrees side by side.
         coefficients: u of each irrep.
     """
-    total = None
+    terms = []
     for (l, _), u in coefficients.items():
         channels = u.shape[-1]
         along = jnp.einsum("ijm,imc->ijc", harmonics[..., l * l : (l + 1) ** 2], u)
-        term = weights[..., l * channels : (l + 1) * channels] * along
-        total = term if total is None else total + term
-    assert total is not None
-    return total
+        terms.append(weights[..., l * channels : (l + 1) * channels] * along)
+    return sum(terms[1:], start=terms[0])
 
 
 def coupling(source: int, degree: int, target: int) -> np.ndarray:
