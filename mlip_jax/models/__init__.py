@@ -21,6 +21,7 @@ from mlip_jax.config import UserError
 
 MODELS = {
     "ace": "mlip_jax.models.ace:ace",
+    "allegro": "mlip_jax.models.allegro:Allegro",
     "behler_parrinello": "mlip_jax.models.behler_parrinello:behler_parrinello",
     "gap": "mlip_jax.models.gap:gap",
     "hdnnp_4g": "mlip_jax.models.hdnnp_4g:HDNNP4G",

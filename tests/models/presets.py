@@ -15,6 +15,19 @@ _FUNCTIONS = {
 
 PRESETS = {
     "ace": {**_PAIR, "n_max": [3, 2, 1, 1], "l_max": [0, 2, 1, 1], "energy_scale": 0.1},
+    "allegro": {
+        **_PAIR,
+        "num_layers": 2,
+        "l_max": 2,
+        "num_scalar_features": 4,
+        "num_tensor_features": 3,
+        "num_bessels": 4,
+        "two_body_mlp": [6],
+        "latent_mlp": [6],
+        "readout_mlp": [5],
+        "avg_num_neighbors": 12.0,
+        "energy_scale": 0.5,
+    },
     "behler_parrinello": {**_ACSF, "hidden": [6], "energy_scale": 0.8},
     "gap": {
         **_PAIR,
@@ -125,6 +138,20 @@ VARIANTS = {
             "element_channels": 3,
             "channel_weights": "trained",
             "exponents": [1.0, 0.5],
+        }
+    },
+    "allegro_parity": {
+        "allegro": {
+            **PRESETS["allegro"],
+            "num_layers": 3,
+            "l_max": 1,
+            "num_tensor_features": 2,
+            "embedding_features": 16,
+            "bessel_trainable": True,
+            "two_body_mlp": [4],
+            "latent_mlp": [4],
+            "tp_path_channel_coupling": False,
+            "avg_num_neighbors": [10.0, 14.0],
         }
     },
     "mace_density": {

@@ -40,6 +40,7 @@ def leave(*names: str) -> list:
 
 COMPOSED = (
     "ace",
+    "allegro",
     "gap",
     "hdnnp_4g",
     "local",
