@@ -19,6 +19,7 @@ from mlip_jax.potential import Potential
 FORMATS = {
     "ace": "mlip_jax.interop.weights.ace",
     "gap": "mlip_jax.interop.weights.gap",
+    "m3gnet": "mlip_jax.interop.weights.m3gnet",
     "mace": "mlip_jax.interop.weights.mace",
     "mtp": "mlip_jax.interop.weights.mtp",
     "n2p2": "mlip_jax.interop.weights.n2p2",

@@ -1,0 +1,193 @@
+"""The layers of M3GNet: sums over triplets, and updates of bonds and atoms (Chen and Ong 2022).
+
+C. Chen, S. P. Ong, Nature Computational Science 2, 718 (2022). A bond i → j is directed: it has
+triplets at i, and atom j receives it. Here it stands in the row of j, so that all that an atom
+receives is a sum over its row.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mlip_jax.graph import AtomicGraph, map_atom_blocks
+from mlip_jax.nn import dense
+from mlip_jax.nn.dense import Dense, DenseKernels, Gated, GatedKernels
+
+
+class Triplets(NamedTuple):
+    """What sums over triplets need to know of the pairs within the three-body cutoff.
+
+    Attributes:
+        neighbors: index of each neighbour.
+        weight: envelope of the three-body cutoff.
+        radial: radial functions times weight, with those of one degree side by side, and the norm
+            of the harmonic of this degree at the pole, `sqrt((2l + 1) / 4π)`.
+        harmonics: of every degree, with `Σ_m Y_lm(a) Y_lm(b) = P_l(a · b)`, of the unit vectors
+            from the atom to its neighbours.
+    """
+
+    neighbors: Int[Array, "atoms prefix"]
+    weight: Float[Array, "atoms prefix"]
+    radial: Float[Array, "atoms prefix functions"]
+    harmonics: tuple[Float[Array, "atoms prefix _"], ...]
+
+
+def moments(
+    triplets: Triplets, sent: Float[Array, "all_atoms functions"]
+) -> Float[Array, "atoms components"]:
+    """`(-1)^l Σ_k w(r_ik) R_b(r_ik) s_b(k) Y_lm(r_ik)` of every function b of degree l.
+
+    Args:
+        triplets: pairs of some atoms.
+        sent: s, of every atom.
+    """
+    values = triplets.radial * sent[triplets.neighbors]
+    parts = []
+    for l, of_degree in enumerate(jnp.split(values, len(triplets.harmonics), axis=-1)):
+        moment = jnp.einsum("ikn,ikm->inm", of_degree, triplets.harmonics[l])
+        parts.append((-1.0) ** l * moment.reshape(moment.shape[0], -1))
+    return jnp.concatenate(parts, axis=-1)
+
+
+def triplet_sums(
+    triplets: Triplets,
+    moments: Float[Array, "all_atoms components"],
+    sent: Float[Array, "atoms functions"],
+) -> Float[Array, "atoms prefix functions"]:
+    """Sums over the triplets of each bond that an atom receives; Chen and Ong (2022), eq. 2.
+
+    For the bond i → j they are `w(r_ij) Σ_(k ≠ j) w(r_ik) R_b(r_ik) s_b(k) Y_l0(θ_jik)`. By the
+    addition theorem the sum over all k is a product of the harmonics of r_ij and the moments of i,
+    whose vectors point the other way than those in the row of j; what k = j adds to it, at an angle
+    of zero, is subtracted. No pairs of neighbours are formed.
+
+    Args:
+        triplets: pairs of some atoms j.
+        moments: of every atom, see `moments`.
+        sent: s, of the atoms j.
+    """
+    at_neighbor = moments[triplets.neighbors]
+    itself = triplets.radial * sent[:, None, :]
+    number = itself.shape[-1] // len(triplets.harmonics)
+    sums, start = [], 0
+    for harmonics in triplets.harmonics:
+        size = number * harmonics.shape[-1]
+        moment = at_neighbor[..., start : start + size]
+        moment = moment.reshape(*moment.shape[:-1], number, -1)
+        sums.append(jnp.einsum("iknm,ikm->ikn", moment, harmonics))
+        start += size
+    return triplets.weight[..., None] * (jnp.concatenate(sums, axis=-1) - itself)
+
+
+class BondInputs(NamedTuple):
+    """The first layers of a gated network of [sender, receiver, bond], by where inputs come from.
+
+    Attributes:
+        sender: kernel for the features of the atom where the bond begins.
+        receiver: layer for those of the atom where it ends.
+        bond: kernel for those of the bond.
+        rest: layers behind.
+    """
+
+    sender: Float[Array, "_ _"]
+    receiver: Dense
+    bond: Float[Array, "_ _"]
+    rest: Gated
+
+
+def bond_inputs(weights: Gated, features: int) -> BondInputs:
+    """Splits the first layers of a gated network, and puts both side by side."""
+    first = [layers[0] for layers in weights]
+    kernel = jnp.concatenate([layer.kernel for layer in first], axis=-1)
+    bias = jnp.concatenate([layer.bias for layer in first if layer.bias is not None])
+    return BondInputs(
+        sender=kernel[:features],
+        receiver=Dense(kernel[features : 2 * features], bias),
+        bond=kernel[2 * features :],
+        rest=Gated(*(layers[1:] for layers in weights)),
+    )
+
+
+def bond_network(
+    weights: BondInputs,
+    sender: Float[Array, "atoms max_neighbors features"],
+    receiver: Float[Array, "atoms features"],
+    bond: Float[Array, "atoms max_neighbors bond_features"],
+) -> Float[Array, "atoms max_neighbors _"]:
+    """The gated network of all bonds."""
+    first = sender @ weights.sender + bond @ weights.bond
+    first = nn.silu(first + dense.dense(weights.receiver, receiver)[:, None, :])
+    network, gate = jnp.split(first, 2, axis=-1)
+    gate = nn.sigmoid(dense.network(weights.rest.gate, gate, nn.silu))
+    return dense.network(weights.rest.network, network, nn.silu, activate_last=True) * gate
+
+
+class Block(nn.Module):
+    """Bonds learn of their triplets and of their atoms, then atoms of their bonds.
+
+    Chen and Ong (2022), eq. 2 to 5.
+
+    Attributes:
+        num_features: of atoms.
+        num_bond_features: of bonds.
+        num_radial: size of the radial basis of bonds.
+        num_triplet_functions: size of the basis of triplets.
+        width: of hidden layers.
+    """
+
+    num_features: int
+    num_bond_features: int
+    num_radial: int
+    num_triplet_functions: int
+    width: int
+
+    @nn.compact
+    def __call__(
+        self,
+        graph: AtomicGraph,
+        basis: Float[Array, "atoms max_neighbors basis"],
+        triplets: Triplets,
+        features: Float[Array, "atoms features"],
+        bonds: Float[Array, "atoms max_neighbors bond_features"],
+    ) -> tuple[Float[Array, "atoms features"], Float[Array, "atoms max_neighbors bond_features"]]:
+        """New features of atoms and of the bonds that they receive.
+
+        Args:
+            graph: atoms and neighbours.
+            basis: radial functions of bonds, zero from the cutoff on.
+            triplets: pairs within the three-body cutoff.
+            features: of atoms.
+            bonds: features of bonds.
+        """
+        dtype, size = basis.dtype, self.num_features
+        (sending,) = DenseKernels((size, self.num_triplet_functions), name="sender")(dtype)
+        widths = (self.num_triplet_functions, self.num_bond_features)
+        of_triplets = GatedKernels(widths, bias=False, name="triplets")(dtype)
+        widths = (2 * size + self.num_bond_features, self.width, self.width)
+        of_bond = GatedKernels((*widths, self.num_bond_features), name="bond")(dtype)
+        of_atom = GatedKernels((*widths, size), name="atom")(dtype)
+        filters = []
+        for name, outputs in (("bond_filter", self.num_bond_features), ("atom_filter", size)):
+            filters += DenseKernels((self.num_radial, outputs), bias=False, name=name)(dtype)
+        of_bond, of_atom = bond_inputs(of_bond, size), bond_inputs(of_atom, size)
+
+        sent = nn.sigmoid(dense.dense(sending, features))
+        collected = map_atom_blocks(lambda *t: moments(Triplets(*t), sent), graph, *triplets)
+
+        def block(basis, triplets, neighbors, own, sent, bonds):
+            sums = triplet_sums(triplets, collected, sent)
+            change = dense.gated_network(of_triplets, sums, nn.silu, activate_last=True)
+            prefix = change.shape[1]
+            bonds = jnp.concatenate([bonds[:, :prefix] + change, bonds[:, prefix:]], axis=1)
+            sender = features[neighbors]
+            update = bond_network(of_bond, sender, own, bonds)
+            bonds = bonds + update * dense.dense(filters[0], basis)
+            message = bond_network(of_atom, sender, own, bonds)
+            message = message * dense.dense(filters[1], basis)
+            return own + jnp.sum(message, axis=1), bonds
+
+        return map_atom_blocks(
+            block, graph, basis, triplets, graph.neighbors, features, sent, bonds
+        )
