@@ -1,9 +1,8 @@
 """M3GNet: a graph network of atoms, bonds and triplets (Chen and Ong 2022).
 
 C. Chen, S. P. Ong, "A universal graph deep learning interatomic potential for the periodic table",
-Nature Computational Science 2, 718 (2022). Normalisations are those of the program matgl up to
-version 4.0, whose published weights are read by `interop.weights.m3gnet`; its sums over triplets
-are those of the paper, without the program's mix-up of bonds.
+Nature Computational Science 2, 718 (2022). Radial functions, and the ends of bonds where triplets
+are, may be those of the program matgl: `interop.weights.m3gnet` reads its published weights.
 """
 
 import math
@@ -17,7 +16,7 @@ from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, prefix_length, safe_norm
 from mlip_jax.models.fields import from_data
-from mlip_jax.models.m3gnet_layers import Block, Triplets
+from mlip_jax.models.m3gnet_layers import Block, End, Triplets
 from mlip_jax.nn import angular, dense, radial, spherical_bessel
 from mlip_jax.nn.dense import DenseKernels, GatedKernels
 
@@ -39,6 +38,9 @@ class M3GNet(nn.Module):
         num_features: of an atom.
         num_bond_features: of a bond.
         width: of the hidden layers of updates and readout.
+        triplets_at: the end of a bond where its triplets are: at the atom that receives messages
+            through it (`receiver`, the paper's), or at the neighbour that sends them (`sender`, as
+            in matgl up to 4.0).
         radial_basis: functions of the length of a bond. `smooth_bessel` is the paper's (Kocer et
             al. 2020): `max_n` functions. With `spherical_bessel`, `max_n` times `max_l` functions,
             which some published weights have, forces jump where a neighbour passes the cutoff,
@@ -59,6 +61,7 @@ class M3GNet(nn.Module):
     num_features: int = 64
     num_bond_features: int = 64
     width: int = 64
+    triplets_at: End = "receiver"
     radial_basis: BasisName = "smooth_bessel"
     threebody_basis: BasisName = "spherical_bessel"
     energy_scale: float | None = None
@@ -93,6 +96,7 @@ class M3GNet(nn.Module):
                 num_bond_features=self.num_bond_features,
                 num_radial=num_radial,
                 num_triplet_functions=self.max_n * self.max_l,
+                triplets_at=self.triplets_at,
                 width=self.width,
                 name=f"block_{i}",
             )(graph, basis, triplets, features, bonds)
@@ -132,7 +136,9 @@ class M3GNet(nn.Module):
             neighbors=graph.neighbors[:, :prefix],
             weight=weight,
             radial=basis * weight[..., None] * jnp.asarray(poles, basis.dtype)[None, None],
-            harmonics=tuple(y / math.sqrt(2 * l + 1) for l, y in enumerate(harmonics)),
+            harmonics=jnp.concatenate(
+                [y / math.sqrt(2 * l + 1) for l, y in enumerate(harmonics)], axis=-1
+            ),
         )
 
     def _checked_species(self) -> tuple[int, ...]:

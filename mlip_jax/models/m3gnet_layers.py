@@ -1,11 +1,12 @@
 """The layers of M3GNet: sums over triplets, and updates of bonds and atoms (Chen and Ong 2022).
 
-C. Chen, S. P. Ong, Nature Computational Science 2, 718 (2022). A bond i → j is directed: it has
-triplets at i, and atom j receives it. Here it stands in the row of j, so that all that an atom
-receives is a sum over its row.
+C. Chen, S. P. Ong, Nature Computational Science 2, 718 (2022). A bond is directed: it stands in the
+row of the atom that receives it, and comes from the neighbour. Its triplets are at either end.
 """
 
-from typing import NamedTuple
+import functools
+import math
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,6 +15,10 @@ from jaxtyping import Array, Float, Int
 from mlip_jax.graph import AtomicGraph, map_atom_blocks
 from mlip_jax.nn import dense
 from mlip_jax.nn.dense import Dense, DenseKernels, Gated, GatedKernels
+
+End = Literal["receiver", "sender"]
+
+_einsum = functools.partial(jnp.einsum, precision="highest")
 
 
 class Triplets(NamedTuple):
@@ -24,61 +29,91 @@ class Triplets(NamedTuple):
         weight: envelope of the three-body cutoff.
         radial: radial functions times weight, with those of one degree side by side, and the norm
             of the harmonic of this degree at the pole, `sqrt((2l + 1) / 4π)`.
-        harmonics: of every degree, with `Σ_m Y_lm(a) Y_lm(b) = P_l(a · b)`, of the unit vectors
-            from the atom to its neighbours.
+        harmonics: of all degrees, with `Σ_m Y_lm(a) Y_lm(b) = P_l(a · b)`, of the unit vectors from
+            the atom to its neighbours.
     """
 
     neighbors: Int[Array, "atoms prefix"]
     weight: Float[Array, "atoms prefix"]
     radial: Float[Array, "atoms prefix functions"]
-    harmonics: tuple[Float[Array, "atoms prefix _"], ...]
+    harmonics: Float[Array, "atoms prefix harmonics"]
+
+    @property
+    def num_degrees(self) -> int:
+        """Degrees of the harmonics."""
+        return math.isqrt(self.harmonics.shape[-1])
+
+    def of_degree(self, l: int) -> Float[Array, "atoms prefix _"]:
+        """The harmonics of one degree."""
+        return self.harmonics[..., l * l : (l + 1) ** 2]
 
 
 def moments(
-    triplets: Triplets, sent: Float[Array, "all_atoms functions"]
+    triplets: Triplets, values: Float[Array, "atoms prefix functions"]
 ) -> Float[Array, "atoms components"]:
-    """`(-1)^l Σ_k w(r_ik) R_b(r_ik) s_b(k) Y_lm(r_ik)` of every function b of degree l.
+    """`Σ_k f_b(k) Y_lm(r_ik)` of every function b of degree l, with the values f of the neighbours.
+
+    Degree after degree, with the components m of a function side by side.
+    """
+    parts = []
+    for l, of_degree in enumerate(jnp.split(values, triplets.num_degrees, axis=-1)):
+        moment = _einsum("ikn,ikm->inm", of_degree, triplets.of_degree(l))
+        parts.append(moment.reshape(moment.shape[0], -1))
+    return jnp.concatenate(parts, axis=-1)
+
+
+def sums_at_receiver(
+    triplets: Triplets, sent: Float[Array, "all_atoms functions"]
+) -> Float[Array, "atoms prefix functions"]:
+    """Sums over the triplets of each bond at the atom that receives it; Chen and Ong (2022), eq. 2.
+
+    For the bond of atom i to its neighbour j they are
+    `w(r_ij) Σ_(k ≠ j) w(r_ik) R_b(r_ik) s_b(k) Y_l0(θ_jik)`. By the addition theorem the sum over
+    all k is a product of the harmonics of r_ij and the moments of i; what k = j adds to it, at an
+    angle of zero, is subtracted. No pairs of neighbours are formed.
 
     Args:
         triplets: pairs of some atoms.
         sent: s, of every atom.
     """
     values = triplets.radial * sent[triplets.neighbors]
-    parts = []
-    for l, of_degree in enumerate(jnp.split(values, len(triplets.harmonics), axis=-1)):
-        moment = jnp.einsum("ikn,ikm->inm", of_degree, triplets.harmonics[l])
-        parts.append((-1.0) ** l * moment.reshape(moment.shape[0], -1))
-    return jnp.concatenate(parts, axis=-1)
+    of_pairs = _products(triplets, moments(triplets, values), "inm,ikm->ikn")
+    return triplets.weight[..., None] * (jnp.concatenate(of_pairs, axis=-1) - values)
 
 
-def triplet_sums(
+def sums_at_sender(
     triplets: Triplets,
-    moments: Float[Array, "all_atoms components"],
+    at_atoms: Float[Array, "all_atoms components"],
     sent: Float[Array, "atoms functions"],
 ) -> Float[Array, "atoms prefix functions"]:
-    """Sums over the triplets of each bond that an atom receives; Chen and Ong (2022), eq. 2.
-
-    For the bond i → j they are `w(r_ij) Σ_(k ≠ j) w(r_ik) R_b(r_ik) s_b(k) Y_l0(θ_jik)`. By the
-    addition theorem the sum over all k is a product of the harmonics of r_ij and the moments of i,
-    whose vectors point the other way than those in the row of j; what k = j adds to it, at an angle
-    of zero, is subtracted. No pairs of neighbours are formed.
+    """The same at the neighbour that a bond comes from, where its vector points the other way.
 
     Args:
-        triplets: pairs of some atoms j.
-        moments: of every atom, see `moments`.
-        sent: s, of the atoms j.
+        triplets: pairs of some atoms.
+        at_atoms: moments of every atom.
+        sent: s, of these atoms, which are among the neighbours of their neighbours.
     """
-    at_neighbor = moments[triplets.neighbors]
-    itself = triplets.radial * sent[:, None, :]
-    number = itself.shape[-1] // len(triplets.harmonics)
-    sums, start = [], 0
-    for harmonics in triplets.harmonics:
-        size = number * harmonics.shape[-1]
-        moment = at_neighbor[..., start : start + size]
-        moment = moment.reshape(*moment.shape[:-1], number, -1)
-        sums.append(jnp.einsum("iknm,ikm->ikn", moment, harmonics))
-        start += size
-    return triplets.weight[..., None] * (jnp.concatenate(sums, axis=-1) - itself)
+    values = triplets.radial * sent[:, None, :]
+    of_pairs = _products(triplets, at_atoms[triplets.neighbors], "iknm,ikm->ikn")
+    reflected = [(-1.0) ** l * of_degree for l, of_degree in enumerate(of_pairs)]
+    return triplets.weight[..., None] * (jnp.concatenate(reflected, axis=-1) - values)
+
+
+def _products(
+    triplets: Triplets, of_rows: Float[Array, "*rows components"], subscripts: str
+) -> list[Float[Array, "atoms prefix _"]]:
+    """Products of moments and harmonics, summed over the components of each degree."""
+    degrees = triplets.num_degrees
+    number = triplets.radial.shape[-1] // degrees
+    ends = [number * l * l for l in range(degrees + 1)]
+    return [
+        _einsum(
+            subscripts,
+            of_rows[..., ends[l] : ends[l + 1]].reshape(*of_rows.shape[:-1], number, 2 * l + 1),
+            triplets.of_degree(l),
+        )
+        for l in range(degrees)
+    ]
 
 
 class BondInputs(NamedTuple):
@@ -134,6 +169,7 @@ class Block(nn.Module):
         num_bond_features: of bonds.
         num_radial: size of the radial basis of bonds.
         num_triplet_functions: size of the basis of triplets.
+        triplets_at: the end of a bond where its triplets are.
         width: of hidden layers.
     """
 
@@ -141,6 +177,7 @@ class Block(nn.Module):
     num_bond_features: int
     num_radial: int
     num_triplet_functions: int
+    triplets_at: End
     width: int
 
     @nn.compact
@@ -174,10 +211,16 @@ class Block(nn.Module):
         of_bond, of_atom = bond_inputs(of_bond, size), bond_inputs(of_atom, size)
 
         sent = nn.sigmoid(dense.dense(sending, features))
-        collected = map_atom_blocks(lambda *t: moments(Triplets(*t), sent), graph, *triplets)
+        collected = None
+        if self.triplets_at == "sender":
+            collected = _moments(graph, triplets, sent)
 
-        def block(basis, triplets, neighbors, own, sent, bonds):
-            sums = triplet_sums(triplets, collected, sent)
+        def block(basis, neighbors, own, own_sent, bonds, *rows):
+            triplets = Triplets(*rows)
+            if collected is None:
+                sums = sums_at_receiver(triplets, sent)
+            else:
+                sums = sums_at_sender(triplets, collected, own_sent)
             change = dense.gated_network(of_triplets, sums, nn.silu, activate_last=True)
             prefix = change.shape[1]
             bonds = jnp.concatenate([bonds[:, :prefix] + change, bonds[:, prefix:]], axis=1)
@@ -189,5 +232,17 @@ class Block(nn.Module):
             return own + jnp.sum(message, axis=1), bonds
 
         return map_atom_blocks(
-            block, graph, basis, triplets, graph.neighbors, features, sent, bonds
+            block, graph, basis, graph.neighbors, features, sent, bonds, *triplets
         )
+
+
+def _moments(
+    graph: AtomicGraph, triplets: Triplets, sent: Float[Array, "atoms functions"]
+) -> Float[Array, "atoms components"]:
+    """Moments of what the neighbours of every atom send."""
+
+    def block(*rows: Array) -> Array:
+        of_rows = Triplets(*rows)
+        return moments(of_rows, of_rows.radial * sent[of_rows.neighbors])
+
+    return map_atom_blocks(block, graph, *triplets)

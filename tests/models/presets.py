@@ -146,6 +146,13 @@ VARIANTS = {
             "exponents": [1.0, 0.5],
         }
     },
+    "m3gnet_sender": {
+        "m3gnet": {
+            **PRESETS["m3gnet"],
+            "triplets_at": "sender",
+            "threebody_basis": "smooth_bessel",
+        }
+    },
     "mace_density": {
         "mace": {
             **PRESETS["mace"],

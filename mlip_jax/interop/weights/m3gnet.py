@@ -1,8 +1,9 @@
 """M3GNet of matgl as our `M3GNet`: a config and a state dict, see `weights.matgl`.
 
-The weights are those of versions up to 4.0; later ones send messages the other way. Where these
-versions sum over triplets they mix up bonds within the three-body cutoff and all bonds, so that
-their energies depend on the order of the neighbours, by up to some meV an atom; ours do not.
+The weights have to be those of versions up to 4.0: later ones send messages the other way, with the
+same config. Where these versions sum over triplets they mix up bonds within the three-body cutoff
+with all bonds, so that their energies depend on the order of the neighbours, by up to some meV an
+atom; ours do not.
 """
 
 from collections.abc import Sequence
@@ -72,6 +73,7 @@ def _model(arguments: Arguments) -> M3GNet:
         num_features=int(arguments["dim_node_embedding"]),
         num_bond_features=int(arguments["dim_edge_embedding"]),
         width=int(arguments["units"]),
+        triplets_at="sender",
         radial_basis=basis,
         threebody_basis=basis,
     )
