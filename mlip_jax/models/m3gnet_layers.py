@@ -147,16 +147,41 @@ def bond_inputs(weights: Gated, features: int) -> BondInputs:
 
 def bond_network(
     weights: BondInputs,
-    sender: Float[Array, "atoms max_neighbors features"],
+    sender: Float[Array, "atoms max_neighbors _"],
     receiver: Float[Array, "atoms features"],
     bond: Float[Array, "atoms max_neighbors bond_features"],
 ) -> Float[Array, "atoms max_neighbors _"]:
-    """The gated network of all bonds."""
-    first = sender @ weights.sender + bond @ weights.bond
+    """The gated network of all bonds.
+
+    Args:
+        weights: see `bond_inputs`.
+        sender: what the kernel of the senders makes of their features.
+        receiver: features of the atoms where bonds end.
+        bond: features of the bonds.
+    """
+    first = sender + bond @ weights.bond
     first = nn.silu(first + dense.dense(weights.receiver, receiver)[:, None, :])
     network, gate = jnp.split(first, 2, axis=-1)
     gate = nn.sigmoid(dense.network(weights.rest.gate, gate, nn.silu))
     return dense.network(weights.rest.network, network, nn.silu, activate_last=True) * gate
+
+
+class BlockWeights(NamedTuple):
+    """Weights of a block.
+
+    Attributes:
+        sender: what an atom contributes to the triplets of its neighbours.
+        triplets: from sums over triplets to bonds.
+        bond: network that updates bonds.
+        atom: network of messages.
+        filters: factors of both, from radial functions.
+    """
+
+    sender: Dense
+    triplets: Gated
+    bond: BondInputs
+    atom: BondInputs
+    filters: tuple[Dense, Dense]
 
 
 class Block(nn.Module):
@@ -198,22 +223,12 @@ class Block(nn.Module):
             features: of atoms.
             bonds: features of bonds.
         """
-        dtype, size = basis.dtype, self.num_features
-        (sending,) = DenseKernels((size, self.num_triplet_functions), name="sender")(dtype)
-        widths = (self.num_triplet_functions, self.num_bond_features)
-        of_triplets = GatedKernels(widths, bias=False, name="triplets")(dtype)
-        widths = (2 * size + self.num_bond_features, self.width, self.width)
-        of_bond = GatedKernels((*widths, self.num_bond_features), name="bond")(dtype)
-        of_atom = GatedKernels((*widths, size), name="atom")(dtype)
-        filters = []
-        for name, outputs in (("bond_filter", self.num_bond_features), ("atom_filter", size)):
-            filters += DenseKernels((self.num_radial, outputs), bias=False, name=name)(dtype)
-        of_bond, of_atom = bond_inputs(of_bond, size), bond_inputs(of_atom, size)
-
-        sent = nn.sigmoid(dense.dense(sending, features))
+        weights = self._weights(basis.dtype)
+        sent = nn.sigmoid(dense.dense(weights.sender, features))
         collected = None
         if self.triplets_at == "sender":
             collected = _moments(graph, triplets, sent)
+        senders = tuple(features @ inputs.sender for inputs in (weights.bond, weights.atom))
 
         def block(basis, neighbors, own, own_sent, bonds, *rows):
             triplets = Triplets(*rows)
@@ -221,18 +236,33 @@ class Block(nn.Module):
                 sums = sums_at_receiver(triplets, sent)
             else:
                 sums = sums_at_sender(triplets, collected, own_sent)
-            change = dense.gated_network(of_triplets, sums, nn.silu, activate_last=True)
+            change = dense.gated_network(weights.triplets, sums, nn.silu, activate_last=True)
             prefix = change.shape[1]
             bonds = jnp.concatenate([bonds[:, :prefix] + change, bonds[:, prefix:]], axis=1)
-            sender = features[neighbors]
-            update = bond_network(of_bond, sender, own, bonds)
-            bonds = bonds + update * dense.dense(filters[0], basis)
-            message = bond_network(of_atom, sender, own, bonds)
-            message = message * dense.dense(filters[1], basis)
-            return own + jnp.sum(message, axis=1), bonds
+            filters = [dense.dense(layer, basis) for layer in weights.filters]
+            update = bond_network(weights.bond, senders[0][neighbors], own, bonds)
+            bonds = bonds + update * filters[0]
+            message = bond_network(weights.atom, senders[1][neighbors], own, bonds)
+            return own + jnp.sum(message * filters[1], axis=1), bonds
 
         return map_atom_blocks(
             block, graph, basis, graph.neighbors, features, sent, bonds, *triplets
+        )
+
+    def _weights(self, dtype: jnp.dtype) -> BlockWeights:
+        size, of_bond = self.num_features, self.num_bond_features
+        functions = self.num_triplet_functions
+        (sender,) = DenseKernels((size, functions), name="sender")(dtype)
+        inputs = (2 * size + of_bond, self.width, self.width)
+        filters = {}
+        for name, outputs in (("bond_filter", of_bond), ("atom_filter", size)):
+            (filters[name],) = DenseKernels((self.num_radial, outputs), False, name=name)(dtype)
+        return BlockWeights(
+            sender=sender,
+            triplets=GatedKernels((functions, of_bond), bias=False, name="triplets")(dtype),
+            bond=bond_inputs(GatedKernels((*inputs, of_bond), name="bond")(dtype), size),
+            atom=bond_inputs(GatedKernels((*inputs, size), name="atom")(dtype), size),
+            filters=(filters["bond_filter"], filters["atom_filter"]),
         )
 
 
