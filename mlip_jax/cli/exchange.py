@@ -32,8 +32,8 @@ def import_(
     `.almtp`, with `--species` in the order of the file); `n2p2` (and RuNNer: `input.nn`,
     `scaling.data`, `weights.*.data`, and with charge equilibration `weightse.*.data` and
     `hardness.*.data`; bohr and hartree where nothing else is said); `nequix` (one `.nqx`); `snap`
-    (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`); `tensornet` (matgl 2:
-    `model.json`, and the arrays of `state.pt` as `.safetensors`).
+    (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`); `tensornet`, `m3gnet`
+    (matgl 2 to 4.0: `model.json`, and the arrays of `state.pt` as `.safetensors`).
 
     For example
 

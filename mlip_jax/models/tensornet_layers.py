@@ -177,7 +177,7 @@ class Readout(nn.Module):
             layers = DenseKernels((size, max(1, size // 2), 1), name="network")(dtype)
             return dense.network(layers, activation(x), activation)[:, 0]
         widths = (size, size, size, size, 1)
-        layers = DenseKernels(widths, name="network")(dtype)
-        gates = DenseKernels(widths, name="gate")(dtype)
-        gate = nn.sigmoid(dense.network(gates, x, nn.silu))
-        return (dense.network(layers, x, nn.silu) * gate)[:, 0]
+        weights = dense.Gated(
+            DenseKernels(widths, name="network")(dtype), DenseKernels(widths, name="gate")(dtype)
+        )
+        return dense.gated_network(weights, x, nn.silu)[:, 0]

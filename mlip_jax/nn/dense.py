@@ -24,6 +24,13 @@ class Dense(NamedTuple):
     bias: Float[Array, " _"] | None
 
 
+class Gated(NamedTuple):
+    """A network and the one whose outputs, between 0 and 1, multiply its own."""
+
+    network: tuple[Dense, ...]
+    gate: tuple[Dense, ...]
+
+
 class Norm(NamedTuple):
     """Scale and shift of normalised features."""
 
@@ -56,6 +63,26 @@ class DenseKernels(nn.Module):
                 bias = self.param(f"bias_{i}", nn.initializers.zeros, shape[1:], dtype)
             layers.append(Dense(kernel, bias))
         return tuple(layers)
+
+
+class GatedKernels(nn.Module):
+    """Weights of a gated network, two networks of the same widths.
+
+    Attributes:
+        widths: numbers of inputs, hidden units and outputs.
+        bias: layers have biases.
+    """
+
+    widths: tuple[int, ...]
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, dtype: jnp.dtype) -> Gated:
+        """Layers of both networks."""
+        return Gated(
+            DenseKernels(self.widths, self.bias, name="network")(dtype),
+            DenseKernels(self.widths, self.bias, name="gate")(dtype),
+        )
 
 
 class NormKernels(nn.Module):
@@ -103,6 +130,24 @@ def network(
         if activate_last or i < len(layers) - 1:
             x = activation(x)
     return x
+
+
+def gated_network(
+    weights: Gated,
+    x: Float[Array, "*batch _"],
+    activation: Activation,
+    activate_last: bool = False,
+) -> Float[Array, "*batch _"]:
+    """A network times the sigmoid of another one of the same widths.
+
+    Args:
+        weights: see `GatedKernels`.
+        x: inputs.
+        activation: between the layers of both.
+        activate_last: behind the last layer of the first one, too.
+    """
+    gate = nn.sigmoid(network(weights.gate, x, activation))
+    return network(weights.network, x, activation, activate_last) * gate
 
 
 def layer_norm(norm: Norm, x: Float[Array, "*batch _"]) -> Float[Array, "*batch _"]:

@@ -1,5 +1,6 @@
 """Multilayer perceptrons with one set of weights per element."""
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -11,10 +12,17 @@ from mlip_jax.config import UserError
 
 Activation = Callable[[Array], Array]
 
+
+def shifted_softplus(x: Array) -> Array:
+    """`ln((1 + e^x) / 2)`, which is zero at zero; Schütt et al. (2017), section 4.1."""
+    return jax.nn.softplus(x) - math.log(2.0)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "tanh": jnp.tanh,
     "silu": jax.nn.silu,
     "softplus": jax.nn.softplus,
+    "shifted_softplus": shifted_softplus,
     "gelu": jax.nn.gelu,
     "sigmoid": jax.nn.sigmoid,
     "gaussian": lambda x: jnp.exp(-0.5 * x * x),

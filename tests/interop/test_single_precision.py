@@ -10,7 +10,7 @@ import pytest
 from mlip_jax.potential import predict_fn
 from tests.interop import published
 
-FAMILIES = ("ace", "gap", "hdnnp", "mtp", "snap", "tensornet")
+FAMILIES = ("ace", "gap", "hdnnp", "m3gnet", "mtp", "snap", "tensornet")
 FOLDERS = [
     folder
     for family in FAMILIES

@@ -67,6 +67,17 @@ PRESETS = {
         "energy_scale": 1.3,
         "scaling": "minmax",
     },
+    "m3gnet": {
+        **_PAIR,
+        "threebody_cutoff": 2.6,
+        "max_n": 2,
+        "max_l": 2,
+        "num_blocks": 2,
+        "num_features": 3,
+        "num_bond_features": 2,
+        "width": 3,
+        "energy_scale": 0.5,
+    },
     "mace": {
         **_PAIR,
         "hidden_irreps": "3x0e+3x1o",
@@ -111,6 +122,14 @@ PRESETS = {
         "num_radial": 4,
         "energy_scale": 0.5,
     },
+    "schnet": {
+        **_PAIR,
+        "num_interactions": 2,
+        "num_features": 4,
+        "num_filters": 3,
+        "num_gaussians": 8,
+        "energy_scale": 0.5,
+    },
     "snap": {
         **_PAIR,
         "twojmax": 2,
@@ -152,6 +171,13 @@ VARIANTS = {
             "latent_mlp": [4],
             "tp_path_channel_coupling": False,
             "avg_num_neighbors": [10.0, 14.0],
+        }
+    },
+    "m3gnet_sender": {
+        "m3gnet": {
+            **PRESETS["m3gnet"],
+            "triplets_at": "sender",
+            "threebody_basis": "smooth_bessel",
         }
     },
     "mace_density": {

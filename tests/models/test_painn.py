@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure
 from mlip_jax.models.painn import PaiNN
 from mlip_jax.potential import predict_fn
+from tests.models import loops
 
-CUTOFF = 3.4
+CUTOFF = loops.CUTOFF
 FIELDS = {
-    "species": (8, 14),
+    "species": loops.SPECIES,
     "cutoff": CUTOFF,
     "num_layers": 2,
     "num_features": 3,
@@ -24,54 +24,23 @@ MODEL = PaiNN(**FIELDS)
 PREDICT = jax.jit(predict_fn(MODEL))
 
 
-def structure(num_atoms: int = 4) -> Structure:
-    positions = np.random.default_rng(3).uniform(0.0, 4.0, (num_atoms, 3))
-    cell = np.array([[4.0, 0.0, 0.0], [0.7, 3.8, 0.0], [0.2, -0.4, 4.3]])
-    numbers = np.array([8, 14, 14, 8])[:num_atoms]
-    return Structure(numbers, positions, cell, np.ones(3, dtype=bool))
-
-
-def graph_of(given: Structure):
-    return jax.tree.map(jnp.asarray, make_graph(given, CUTOFF, dtype=np.float64))
-
-
 @pytest.fixture(scope="module")
 def variables():
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), graph_of(structure()))
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), loops.graph_of(loops.structure()))
     return jax.tree.map(lambda x: jnp.asarray(0.6 * rng.normal(size=x.shape)), shapes)
-
-
-def silu(x):
-    return x / (1.0 + np.exp(-x))
-
-
-def layered(params, x):
-    """A network of two layers."""
-    hidden = silu(x @ params["kernel_0"] + params["bias_0"])
-    return hidden @ params["kernel_1"] + params["bias_1"]
-
-
-def images(given: Structure, i: int):
-    """Neighbours j of atom i within the cutoff with their vectors."""
-    shifts = np.stack(np.meshgrid(*[range(-2, 3)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    for j, position in enumerate(given.positions):
-        for shift in shifts @ given.cell if given.pbc.any() else np.zeros((1, 3)):
-            vector = position + shift - given.positions[i]
-            if 1e-9 < np.linalg.norm(vector) < CUTOFF:
-                yield j, vector
 
 
 def messages(params, given, i, s, v, layer):
     """Sums of equations 7 and 8 over the neighbours of atom i."""
     ds, dv = np.zeros_like(s[0]), np.zeros_like(v[0])
     filters = params[f"filters_{layer}"]
-    for j, vector in images(given, i):
+    for j, vector in loops.images(given, i):
         r = np.linalg.norm(vector)
         basis = np.sin(np.arange(1, 5) * np.pi * r / CUTOFF) / r
         w = basis @ filters["kernel_0"] + filters["bias_0"]
         w = w * 0.5 * (1.0 + np.cos(np.pi * r / CUTOFF))
-        to_s, to_direction, to_v = np.split(layered(params[f"sender_{layer}"], s[j]) * w, 3)
+        to_s, to_direction, to_v = np.split(loops.network(params[f"sender_{layer}"], s[j]) * w, 3)
         ds += to_s
         dv += np.outer(vector / r, to_direction) + v[j] * to_v
     return ds, dv
@@ -90,38 +59,30 @@ def atom_energies(params, given: Structure) -> np.ndarray:
         for i in range(len(index)):
             uv, vv = v[i] @ u_kernel, v[i] @ v_kernel
             lengths = np.sqrt((vv**2).sum(axis=0) + 1e-8)
-            a = layered(params[f"update_{layer}"], np.concatenate([s[i], lengths]))
+            a = loops.network(params[f"update_{layer}"], np.concatenate([s[i], lengths]))
             a_vv, a_sv, a_ss = np.split(a, 3)
             s[i] = s[i] + a_ss + a_sv * (uv * vv).sum(axis=0)
             v[i] = v[i] + a_vv * uv
-    return np.array([layered(params["readout"], x)[0] for x in s])
+    return np.array([loops.network(params["readout"], x)[0] for x in s])
 
 
 def test_energies_are_those_of_loops_over_neighbours(variables):
-    given = structure()
+    given = loops.structure()
     params = jax.tree.map(np.asarray, variables["params"])
-    found = PREDICT(variables, graph_of(given)).atom_energies
+    found = PREDICT(variables, loops.graph_of(given)).atom_energies
     raw = atom_energies(params, given)
-    lone = [
-        atom_energies(
-            params, Structure(given.atomic_numbers[i : i + 1], np.zeros((1, 3)), *NO_CELL)
-        )
-        for i in range(4)
-    ]
+    lone = [atom_energies(params, loops.lone_atom(z)) for z in given.atomic_numbers]
     expected = 0.7 * (raw - np.concatenate(lone))
     assert np.abs(expected).max() > 0.1
     # both sides are float64: rounding of sums in another order
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
-NO_CELL = (np.zeros((3, 3)), np.zeros(3, dtype=bool))
-
-
 @pytest.mark.slow
 def test_forces_are_finite_where_vectors_vanish(variables):
     """In a symmetric crystal every vector is zero; lengths there have a derivative."""
     cubic = Structure(np.array([14]), np.zeros((1, 3)), 2.4 * np.eye(3), np.ones(3, dtype=bool))
-    prediction = PREDICT(variables, graph_of(cubic))
+    prediction = PREDICT(variables, loops.graph_of(cubic))
     np.testing.assert_allclose(prediction.forces, 0.0, atol=1e-12)
     assert np.isfinite(prediction.stress).all()
     pressure = prediction.stress[0, 0, 0]
@@ -139,4 +100,4 @@ def test_forces_are_finite_where_vectors_vanish(variables):
 def test_impossible_fields_are_refused(changes, message):
     model = PaiNN(**(FIELDS | changes))
     with pytest.raises(UserError, match=message):
-        jax.eval_shape(model.init, jax.random.key(0), graph_of(structure()))
+        jax.eval_shape(model.init, jax.random.key(0), loops.graph_of(loops.structure()))

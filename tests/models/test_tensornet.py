@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure
 from mlip_jax.models.tensornet import TensorNet
 from mlip_jax.models.tensornet_layers import Embedding, Interaction
 from mlip_jax.nn import cartesian, radial_series
+from tests.models import loops
 
-CUTOFF = 3.4
+CUTOFF = loops.CUTOFF
 FIELDS = {
-    "species": (8, 14),
+    "species": loops.SPECIES,
     "cutoff": CUTOFF,
     "num_layers": 2,
     "num_features": 3,
@@ -31,23 +31,12 @@ VARIANTS = [
 IDS = ["paper", "other"]
 
 
-def structure(num_atoms: int = 4) -> Structure:
-    positions = np.random.default_rng(3).uniform(0.0, 4.0, (num_atoms, 3))
-    cell = np.array([[4.0, 0.0, 0.0], [0.7, 3.8, 0.0], [0.2, -0.4, 4.3]])
-    numbers = np.array([8, 14, 14, 8])[:num_atoms]
-    return Structure(numbers, positions, cell, np.ones(3, dtype=bool))
-
-
-def graph_of(given: Structure):
-    return jax.tree.map(jnp.asarray, make_graph(given, CUTOFF, dtype=np.float64))
-
-
 @functools.cache
 def case(index: int):
     """A model, its variables, and its compiled energies with all hidden tensors."""
     model = TensorNet(**(FIELDS | VARIANTS[index]))
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), graph_of(structure()))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), loops.graph_of(loops.structure()))
     variables = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), shapes)
 
     def apply(graph):
@@ -64,19 +53,6 @@ def hidden(result) -> list[cartesian.Tensors]:
     found = result[1]["intermediates"]
     names = ("embedding", "interaction_0", "interaction_1")
     return [found[name]["__call__"][0] for name in names]
-
-
-def silu(x):
-    return x / (1.0 + np.exp(-x))
-
-
-def layers(params, x, activation, activate_last=False):
-    number = len([key for key in params if key.startswith("kernel")])
-    for i in range(number):
-        x = x @ params[f"kernel_{i}"] + params[f"bias_{i}"]
-        if activate_last or i < number - 1:
-            x = activation(x)
-    return x
 
 
 def layer_norm(params, x):
@@ -103,16 +79,6 @@ def mix(params, x):
     return total
 
 
-def pairs(given: Structure, i: int):
-    """Neighbours j of atom i within the cutoff with their vectors."""
-    shifts = np.stack(np.meshgrid(*[range(-2, 3)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    for j, position in enumerate(given.positions):
-        for shift in shifts @ given.cell:
-            vector = position + shift - given.positions[i]
-            if 1e-9 < np.linalg.norm(vector) < CUTOFF:
-                yield j, vector
-
-
 def envelope(r):
     return 0.5 * (1.0 + np.cos(np.pi * r / CUTOFF))
 
@@ -128,7 +94,7 @@ def basis(model, r):
 def embed(model, params, activation, given, index, i):
     """Tensors of atom i, `[channels, 3, 3]`: sections on the embedding and its update."""
     total = np.zeros((3, 3, 3))
-    for j, vector in pairs(given, i):
+    for j, vector in loops.images(given, i):
         r = np.linalg.norm(vector)
         x, y, z = -vector / r
         skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
@@ -139,7 +105,7 @@ def embed(model, params, activation, given, index, i):
         for weight, tensor in zip(np.split(weights, 3), (np.eye(3), skew, traceless), strict=True):
             total += (envelope(r) * weight * of_pair)[:, None, None] * tensor
     normed = layer_norm(params["norm"], norm(total))
-    factors = np.split(layers(params["factors"], normed, activation, True), 3)
+    factors = np.split(loops.network(params["factors"], normed, activation, True), 3)
     mixed = parts(mix(params["mixing"], total))
     return sum(f[:, None, None] * part for f, part in zip(factors, mixed, strict=True))
 
@@ -151,9 +117,11 @@ def interact(model, params, activation, given, tensors):
     results = []
     for i, own in enumerate(tensors):
         message = np.zeros((3, 3, 3))
-        for j, vector in pairs(given, i):
+        for j, vector in loops.images(given, i):
             r = np.linalg.norm(vector)
-            weights = envelope(r) * layers(params["radial"], basis(model, r), activation, True)
+            weights = envelope(r) * loops.network(
+                params["radial"], basis(model, r), activation, True
+            )
             for weight, part in zip(np.split(weights, 3), parts(sent[j]), strict=True):
                 message += weight[:, None, None] * part
         product = sent[i] @ message
@@ -165,19 +133,19 @@ def interact(model, params, activation, given, tensors):
 
 def read_out(model, params, activation, tensors):
     norms = np.concatenate([norm(part) for part in parts(tensors)])
-    x = layers(params["linear"], layer_norm(params["norm"], norms), activation)
+    x = loops.network(params["linear"], layer_norm(params["norm"], norms), activation)
     if model.readout == "mlp":
-        return layers(params["network"], activation(x), activation)[0]
-    gate = 1.0 / (1.0 + np.exp(-layers(params["gate"], x, silu)[0]))
-    return layers(params["network"], x, silu)[0] * gate
+        return loops.network(params["network"], activation(x), activation)[0]
+    gate = 1.0 / (1.0 + np.exp(-loops.network(params["gate"], x, loops.silu)[0]))
+    return loops.network(params["network"], x, loops.silu)[0] * gate
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=IDS)
 def test_energies_and_tensors_are_those_of_loops_over_neighbours(index):
     model, variables, apply = case(index)
-    given = structure()
+    given = loops.structure()
     params = jax.tree.map(np.asarray, variables["params"])
-    activation = np.tanh if model.activation == "tanh" else silu
+    activation = np.tanh if model.activation == "tanh" else loops.silu
     elements = [FIELDS["species"].index(z) for z in given.atomic_numbers]
     tensors = [embed(model, params["embedding"], activation, given, elements, i) for i in range(4)]
     history = [tensors]
@@ -188,7 +156,7 @@ def test_energies_and_tensors_are_those_of_loops_over_neighbours(index):
     outputs = np.array([read_out(model, params["readout"], activation, x) for x in tensors])
     outputs = outputs - read_out(model, params["readout"], activation, nothing)
 
-    result = apply(graph_of(given))
+    result = apply(loops.graph_of(given))
     # Both sides are float64; the layer normalisation of three channels magnifies rounding.
     for found, expected in zip(hidden(result), history, strict=True):
         matrices = np.moveaxis(np.asarray(cartesian.to_matrix(found)), -1, 1)
@@ -211,7 +179,9 @@ def orthogonal(determinant: float) -> np.ndarray:
 def test_hidden_tensors_turn_with_the_structure(index, determinant):
     model, _, apply = case(index)
     q = orthogonal(determinant)
-    before, after = (apply(graph_of(s)) for s in (structure(), turned(structure(), q)))
+    before, after = (
+        apply(loops.graph_of(s)) for s in (loops.structure(), turned(loops.structure(), q))
+    )
     if determinant < 0 and model.group == "SO(3)":
         # Products in one order only: mirror images differ.
         assert np.abs(after[0].energies - before[0].energies).max() > 1e-4
@@ -230,7 +200,7 @@ def test_networks_of_the_distance_become_series():
     folded = model.fold(variables)
     assert set(folded["constants"]) == {"interaction_0", "interaction_1"}
     apply = jax.jit(model.apply)
-    graph = graph_of(structure())
+    graph = loops.graph_of(loops.structure())
     expected = apply(variables, graph).energies
     found = apply(folded, graph).energies
     # 1e-7 of the weights, with a small factor from weights to energies
@@ -256,4 +226,4 @@ def test_networks_that_vary_too_quickly_stay(monkeypatch):
 def test_impossible_fields_are_refused(changes, message):
     model = TensorNet(**(FIELDS | changes))
     with pytest.raises(UserError, match=message):
-        jax.eval_shape(model.init, jax.random.key(0), graph_of(structure()))
+        jax.eval_shape(model.init, jax.random.key(0), loops.graph_of(loops.structure()))

@@ -20,6 +20,7 @@ FORMATS = {
     "ace": "mlip_jax.interop.weights.ace",
     "allegro": "mlip_jax.interop.weights.allegro",
     "gap": "mlip_jax.interop.weights.gap",
+    "m3gnet": "mlip_jax.interop.weights.m3gnet",
     "mace": "mlip_jax.interop.weights.mace",
     "mtp": "mlip_jax.interop.weights.mtp",
     "n2p2": "mlip_jax.interop.weights.n2p2",
