@@ -22,6 +22,7 @@ from mlip_jax.config import UserError
 MODELS = {
     "ace": "mlip_jax.models.ace:ace",
     "behler_parrinello": "mlip_jax.models.behler_parrinello:behler_parrinello",
+    "chgnet": "mlip_jax.models.chgnet:CHGNet",
     "gap": "mlip_jax.models.gap:gap",
     "hdnnp_4g": "mlip_jax.models.hdnnp_4g:HDNNP4G",
     "lennard_jones": "mlip_jax.models.pair:LennardJones",

@@ -18,6 +18,7 @@ from mlip_jax.potential import Potential
 
 FORMATS = {
     "ace": "mlip_jax.interop.weights.ace",
+    "chgnet": "mlip_jax.interop.weights.chgnet",
     "gap": "mlip_jax.interop.weights.gap",
     "mace": "mlip_jax.interop.weights.mace",
     "mtp": "mlip_jax.interop.weights.mtp",
