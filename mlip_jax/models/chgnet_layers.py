@@ -23,7 +23,7 @@ from mlip_jax.nn import dense, radial
 from mlip_jax.nn.dense import Dense, DenseKernels, Norm, NormKernels
 
 COSINE_FACTOR = 1.0 - 1e-6
-"""Of cosines before their arc cosine is taken: angles 0 and π have finite derivatives then."""
+"""F, by which cosines are multiplied before their angle is taken."""
 
 
 class Gated(NamedTuple):
@@ -134,26 +134,30 @@ def radial_basis(
 def angular_basis(
     directions: Float[Array, "atoms n 3"], frequencies: Float[Array, " half"]
 ) -> Float[Array, "atoms n n basis"]:
-    """`[1/√2, sin f θ, cos f θ] / √π` of the angles θ between directions; Deng et al., eq. 1.
+    """`[1/√2, sin f θ, cos f θ] / √π` of the angles between directions; Deng et al., eq. 1.
 
-    Frequencies f are trained, not integers: there is no recurrence in cos θ. The cosine is made
-    smaller by a factor, as in the published model, so that all derivatives are finite and those
-    by the directions vanish where these are parallel.
+    The published angle is `θ = arccos(F cos)` with `F = COSINE_FACTOR`, so that 0 and π are never
+    reached. Its sine, `sqrt(sin² + (1 - F²) cos²)` with the sine of a cross product, keeps its
+    digits where directions are parallel: in float32 the arc cosine loses half of them. Frequencies
+    are trained, not integers, so that there is no recurrence without θ.
 
     Args:
         directions: unit vectors; any vector of length one in padded slots.
         frequencies: f.
     """
-    cosines = jnp.einsum("ija,ika->ijk", directions, directions, precision="highest")
-    phases = jnp.arccos(COSINE_FACTOR * cosines)[..., None] * frequencies.reshape(1, 1, 1, -1)
+    here, there = directions[:, :, None, :], directions[:, None, :, :]
+    cosines = jnp.sum(here * there, axis=-1)
+    crossed = jnp.cross(here, there)
+    squares = jnp.sum(crossed * crossed, axis=-1)
+    rest = 1.0 - COSINE_FACTOR**2
+    angles = jnp.arctan2(jnp.sqrt(squares + rest * cosines * cosines), COSINE_FACTOR * cosines)
+    phases = angles[..., None] * frequencies.reshape(1, 1, 1, -1)
     constant = jnp.full((*cosines.shape, 1), math.sqrt(0.5), cosines.dtype)
     functions = [constant, jnp.sin(phases), jnp.cos(phases)]
     return jnp.concatenate(functions, axis=-1) / math.sqrt(math.pi)
 
 
-def gated(
-    network: Gated, inputs: Float[Array, "*batch twice"]
-) -> Float[Array, "*batch features"]:
+def gated(network: Gated, inputs: Float[Array, "*batch twice"]) -> Float[Array, "*batch features"]:
     """Output of a gated network behind its first layer.
 
     Args:

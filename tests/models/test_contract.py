@@ -40,6 +40,7 @@ def leave(*names: str) -> list:
 
 COMPOSED = (
     "ace",
+    "chgnet",
     "gap",
     "hdnnp_4g",
     "local",

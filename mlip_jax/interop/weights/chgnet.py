@@ -125,9 +125,7 @@ def _model(arguments: Mapping[str, Any], path: Path) -> CHGNet:
     )
 
 
-def _params(
-    model: CHGNet, state: StateDict, number: int, rows: np.ndarray
-) -> dict[str, Any]:
+def _params(model: CHGNet, state: StateDict, number: int, rows: np.ndarray) -> dict[str, Any]:
     """Parameters of our model; every array of the file is one of them, or not used by the program.
 
     Args:
@@ -180,9 +178,7 @@ def _convolution(
     }
 
 
-def _gated(
-    model: CHGNet, state: StateDict, name: str, parts: int, *, deep: bool
-) -> dict[str, Any]:
+def _gated(model: CHGNet, state: StateDict, name: str, parts: int, *, deep: bool) -> dict[str, Any]:
     """A gated network; the first layers of core and gate are one of ours."""
     size = model.num_features
     names = {"core": f"{name}.mlp_core.layers", "gate": f"{name}.mlp_gate.layers"}
