@@ -73,7 +73,7 @@ class CHGNet(nn.Module):
 
     Energies are smooth with the default fields. With `mlp_out_bias`, the form of the published
     weights 0.2.0, they are not: features of all bonds of a structure change by a constant when its
-    first angle appears, and a structure's energy is no longer the sum of those of its distant parts.
+    first angle appears, and an energy is no longer the sum of those of distant parts.
 
     Attributes:
         species: atomic numbers; from the training data.
@@ -87,8 +87,8 @@ class CHGNet(nn.Module):
         readout_hidden: widths of the hidden layers of the energy's network.
         layer_norm: outputs of gated networks, and features before the readout, are normalised.
         mlp_out_bias: the maps behind sums of messages have biases, see above.
-        predict_magmoms: moments are predicted. They are absolute values, trained with the weight
-            `loss.magmoms`.
+        predict_magmoms: absolute values of magnetic moments are predicted; they are trained with a
+            weight `loss.magmoms`.
         energy_scale: eV per unit of the readout; from the training data (root mean square of the
             forces).
     """
