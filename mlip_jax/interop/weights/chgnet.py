@@ -72,7 +72,10 @@ def read(files: Sequence[Path]) -> Potential:
     model = _model(arguments, config_path).clone(species=species)
     params = _params(model, state, len(energies), rows)
     with jax.enable_x64(True):
-        alone = model.apply({"params": params}, np.float64, method="isolated_energies")
+        dtype = np.dtype(np.float64)
+        alone = jax.jit(lambda v: model.apply(v, dtype, method="isolated_energies"))(
+            {"params": params}
+        )
     references = energies[rows] + np.asarray(alone)
     card = {"imported": {"format": "chgnet", "files": [config_path.name, weights_path.name]}}
     of_species = dict(zip(species, references.tolist(), strict=True))
