@@ -29,11 +29,11 @@ def import_(
     Formats: `ace` (LAMMPS and pacemaker: `.yace`); `gap` (QUIP: the `.xml` and its `.sparseX.*`);
     `chgnet`, `mace`, `nequip`, `sevennet` (the config as `.json` and the state dict as
     `.safetensors`; of a `mace` with several heads one, by `--head`); `mtp` (MLIP: one `.mtp` or
-    `.almtp`, with `--species` in the order of the file); `n2p2` (and RuNNer: `input.nn`, `scaling.data`,
-    `weights.*.data`, and with charge equilibration `weightse.*.data` and `hardness.*.data`; bohr
-    and hartree where nothing else is said); `nequix` (one `.nqx`); `snap` (LAMMPS: `.snapcoeff`,
-    `.snapparam` and, for a hybrid with ZBL, `.snap`); `tensornet` (matgl 2: `model.json`, and the
-    arrays of `state.pt` as `.safetensors`).
+    `.almtp`, with `--species` in the order of the file); `n2p2` (and RuNNer: `input.nn`,
+    `scaling.data`, `weights.*.data`, and with charge equilibration `weightse.*.data` and
+    `hardness.*.data`; bohr and hartree where nothing else is said); `nequix` (one `.nqx`); `snap`
+    (LAMMPS: `.snapcoeff`, `.snapparam` and, for a hybrid with ZBL, `.snap`); `tensornet` (matgl 2:
+    `model.json`, and the arrays of `state.pt` as `.safetensors`).
 
     For example
 
