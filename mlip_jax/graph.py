@@ -134,7 +134,7 @@ class AtomOutputs:
     Attributes:
         energies: eV, without reference energies.
         charges: e.
-        magmoms: μ_B.
+        magmoms: absolute values of the magnetic moments, μ_B.
         features: quantities of further use (the last invariant features of a graph model, the
             descriptor of a local one) for uncertainty and selection.
         grades: extrapolation grades, where an active set is known: at most 1 for environments

@@ -44,7 +44,7 @@ class Prediction:
         stress: dE/dε / V, eV/Å^3, tension positive; 0 where not all three directions are periodic
             (it is not defined there: writers put NaN).
         charges: e.
-        magmoms: μ_B.
+        magmoms: absolute values of the magnetic moments, μ_B.
         atom_virials: share of each atom in the virial, eV; only on request.
         features, grades: see `AtomOutputs`.
     """

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from mlip_jax import inference
+from mlip_jax.cli.use import with_labels
 from mlip_jax.config import UserError
+from mlip_jax.data import formats
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import StructureLabels
 from mlip_jax.inference import StructurePrediction
@@ -98,6 +100,36 @@ def test_errors_are_those_computed_by_hand(potential):
     assert errors["per_element"].keys() == {"Si"}
     assert errors["units"]["energy"] == "eV/atom"
     assert json.loads(json.dumps(errors, allow_nan=False)) == errors
+
+
+def test_moments_are_predicted_compared_and_written(tmp_path):
+    model = tiny.Magnetic()
+    items = tiny.structures(3)
+    variables = model.init(jax.random.key(1), make_graph(items[0], tiny.CUTOFF))
+    potential = Potential(model, variables, {14: 0.0})
+    predictions = inference.predict(potential, items)
+    moments = [prediction.magmoms for prediction in predictions]
+    assert [len(m) for m in moments] == [2, 3, 4]
+    assert min(m.min() for m in moments) > 1e-4
+    # Labels with signs, and an error of 0.2 for every atom.
+    labelled = [
+        dataclasses.replace(
+            s, labels=StructureLabels(magmoms=(m + 0.2) * (-1.0) ** np.arange(len(m)))
+        )
+        for s, m in zip(items, moments, strict=True)
+    ]
+    errors = inference.evaluate(potential, labelled)
+    assert errors["total"].keys() == {"magmoms"}
+    assert errors["total"]["magmoms"]["mae"] == pytest.approx(0.2, abs=1e-6)
+    assert errors["per_element"]["Si"]["magmoms"]["count"] == 9
+    assert errors["units"] == {"magmoms": "μ_B"}
+    inference.write_npz(tmp_path / "out.npz", predictions)
+    with np.load(tmp_path / "out.npz") as file:
+        np.testing.assert_array_equal(file["magmoms"], np.concatenate(moments))
+        assert str(file["units_magmoms"]) == "μ_B"
+    formats.write(tmp_path / "out.extxyz", list(map(with_labels, items, predictions)))
+    for structure, moment in zip(formats.read(tmp_path / "out.extxyz"), moments, strict=True):
+        np.testing.assert_allclose(structure.labels.magmoms, moment, atol=1e-12)
 
 
 def test_energies_of_mixed_sources_are_compared_at_their_own_reference(potential):

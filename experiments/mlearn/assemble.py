@@ -86,7 +86,9 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     errors = _kept(HERE / "errors.json")
     if len(sys.argv) > 1:
-        directories = [path for path in Path(sys.argv[1]).iterdir() if (path / "potential").is_dir()]
+        directories = [
+            path for path in Path(sys.argv[1]).iterdir() if (path / "potential").is_dir()
+        ]
         errors |= {path.name: fitted(path) for path in sorted(directories)}
         _keep(HERE / "errors.json", errors)
     costs = _kept(HERE / "costs.json")

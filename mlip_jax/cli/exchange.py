@@ -27,7 +27,7 @@ def import_(
     """Import a published potential; its numbers stay those of the program it was made for.
 
     Formats: `ace` (LAMMPS and pacemaker: `.yace`); `gap` (QUIP: the `.xml` and its `.sparseX.*`);
-    `allegro`, `mace`, `nequip`, `sevennet` (the config as `.json` and the state dict as
+    `allegro`, `chgnet`, `mace`, `nequip`, `sevennet` (the config as `.json` and the state dict as
     `.safetensors`; of a `mace` with several heads one, by `--head`); `mtp` (MLIP: one `.mtp` or
     `.almtp`, with `--species` in the order of the file); `n2p2` (and RuNNer: `input.nn`,
     `scaling.data`, `weights.*.data`, and with charge equilibration `weightse.*.data` and

@@ -65,7 +65,7 @@ class Labels:
         forces: eV/Å, `[atoms 3]`, with a mask `[atoms]`.
         stress: eV/Å^3, `[graphs 3 3]`, with a mask `[graphs]`.
         charges: e, `[atoms]`.
-        magmoms: μ_B, `[atoms]`.
+        magmoms: absolute values of the magnetic moments, μ_B, `[atoms]`.
         weight: of each structure in the loss, `[graphs]`; 0 for padding.
     """
 

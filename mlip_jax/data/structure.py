@@ -19,7 +19,7 @@ class StructureLabels:
         forces: eV/Å.
         stress: eV/Å^3, tension positive, full matrix.
         charges: e.
-        magmoms: μ_B.
+        magmoms: magnetic moments along one axis, μ_B, with or without their signs.
     """
 
     energy: float | None = None
@@ -70,11 +70,14 @@ class Structure:
         """A label as a loss may use it, or `None`.
 
         A stress is defined only where all three directions are periodic: elsewhere predictions
-        hold zeros, against which no label may count.
+        hold zeros, against which no label may count. Of magnetic moments absolute values count:
+        energies are the same when all moments turn round, so that a model without spins among its
+        inputs cannot know the signs.
         """
         if name == "stress" and not np.all(self.pbc):
             return None
-        return getattr(self.labels, name)
+        value = getattr(self.labels, name)
+        return np.abs(value) if name == "magmoms" and value is not None else value
 
 
 def require_inputs(structure: Structure, inputs: Sequence[str]) -> None:

@@ -47,6 +47,9 @@ def compare(
 ) -> dict[str, Comparison]:
     """Sets labels against predictions, for every property that some structure has a label of.
 
+    Magnetic moments are compared by their absolute values: energies are the same when all moments
+    turn round, so that a model without spins among its inputs cannot know the signs.
+
     Args:
         structures: with labels.
         predictions: of `predict`.
@@ -68,6 +71,8 @@ def compare(
                         numbers, references, structure.source, structure.name or "structure"
                     )
                 label, value = np.atleast_1d(label) / atoms, np.atleast_1d(value) / atoms
+            if name == "magmoms":
+                label = np.abs(label)
             per_atom = name not in ("energy", "stress")
             element = np.repeat(numbers, label.size // atoms) if per_atom else np.zeros(label.size)
             columns.setdefault(name, []).append((label.ravel(), value.ravel(), index, element))

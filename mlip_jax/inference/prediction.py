@@ -38,7 +38,7 @@ class StructurePrediction:
         stress: eV/Å^3, tension positive; NaN where not all directions are periodic.
         atom_energies: eV; their sum is `energy`.
         charges: e, where the model has them.
-        magmoms: μ_B, where the model has them.
+        magmoms: absolute values of the magnetic moments, μ_B, where the model has them.
         grades: extrapolation grades of the atoms, where the potential has an active set.
     """
 

@@ -29,6 +29,9 @@ class MLIPCalculator(Calculator):
     unchanged cell. Rows are padded to a ladder of lengths and never become shorter for the same
     atoms, so that changing numbers of neighbours rarely compile a new program. The total charge [e]
     of models that read it is `atoms.info["charge"]`.
+
+    Magnetic moments are absolute values [μ_B], and the total moment `magmom` is their sum, that of
+    ferromagnetic order.
     """
 
     implemented_properties: ClassVar[list[str]] = [  # pyright: ignore
@@ -39,6 +42,7 @@ class MLIPCalculator(Calculator):
         "stress",
         "charges",
         "magmoms",
+        "magmom",
     ]
 
     def __init__(
@@ -155,6 +159,8 @@ class MLIPCalculator(Calculator):
             values = getattr(prediction, name)
             if values is not None:
                 results[name] = np.asarray(values[:atoms], np.float64)
+        if "magmoms" in results:
+            results["magmom"] = float(results["magmoms"].sum())
         return results
 
 

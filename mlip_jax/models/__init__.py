@@ -23,6 +23,7 @@ MODELS = {
     "ace": "mlip_jax.models.ace:ace",
     "allegro": "mlip_jax.models.allegro:Allegro",
     "behler_parrinello": "mlip_jax.models.behler_parrinello:behler_parrinello",
+    "chgnet": "mlip_jax.models.chgnet:CHGNet",
     "gap": "mlip_jax.models.gap:gap",
     "hdnnp_4g": "mlip_jax.models.hdnnp_4g:HDNNP4G",
     "lennard_jones": "mlip_jax.models.pair:LennardJones",

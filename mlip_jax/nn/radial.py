@@ -34,18 +34,22 @@ def polynomial_envelope(
 ) -> Float[Array, "*edges"]:
     """Smooth step from 1 at r = 0 to exactly 0 from the cutoff on.
 
-    It is twice continuously differentiable at the cutoff; Gasteiger et al. (2020), eq. 8.
+    It is twice continuously differentiable at the cutoff; Gasteiger et al. (2020), eq. 8. With x =
+    r / c it is written as `(1 - x)³ Σ_(k<p) (k + 1)(k + 2)/2 x^k`, sums of positive numbers: the
+    form of the paper, `1 - x^p (…)`, cancels, which costs forces in float32 a digit.
 
     Args:
         distances: Å.
-        cutoff: Å.
+        cutoff: c, Å.
         exponent: p, at least 2.
     """
-    p = exponent
     inside = distances < cutoff
     x = jnp.where(inside, distances / cutoff, 1.0)
-    polynomial = (p + 1) * (p + 2) / 2 - p * (p + 2) * x + p * (p + 1) / 2 * x * x
-    return jnp.where(inside, 1.0 - x**p * polynomial, 0.0)
+    series = jnp.zeros_like(x)
+    for k in reversed(range(exponent)):
+        series = series * x + (k + 1) * (k + 2) / 2
+    gap = 1.0 - x
+    return jnp.where(inside, gap * gap * gap * series, 0.0)
 
 
 def xplor_envelope(

@@ -1,4 +1,7 @@
-"""Training: `fit` runs a whole config, `untrained` its beginning; `loss`, `optimizer`, `step` and `loop` are its parts."""
+"""Training: `fit` runs a whole config, `untrained` its beginning.
+
+`loss`, `optimizer`, `step` and `loop` are the parts.
+"""
 
 from mlip_jax.train.run import Sections, fit, parse, resolved, untrained
 

@@ -84,7 +84,10 @@ class PropertyLoss:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """The section `loss`: which properties count, and how; an absent one is only reported."""
+    """The section `loss`: which properties count, and how; an absent one is only reported.
+
+    The absolute values of magnetic moments are what counts (Deng et al. 2023).
+    """
 
     energy: PropertyLoss | None = PropertyLoss(weight=1.0)
     forces: PropertyLoss | None = PropertyLoss(weight=10.0)

@@ -111,6 +111,16 @@ def test_each_label_has_its_own_mask():
     np.testing.assert_array_equal(labels.weight, [2.5, 1.0, 0.0])
 
 
+def test_moments_count_by_their_absolute_values():
+    crystal = everything()[0]
+    given = np.array([-2.0, 0.5, 1.0])
+    crystal = dataclasses.replace(
+        crystal, labels=dataclasses.replace(crystal.labels, magmoms=given)
+    )
+    labels = make_labels([crystal], Bucket(1, 4, 4), {1: 0.0, 8: 0.0, 14: 0.0})
+    np.testing.assert_array_equal(labels.magmoms.value, [2.0, 0.5, 1.0, 0.0])
+
+
 def test_a_stress_counts_only_where_all_directions_are_periodic():
     slab = everything()[0]
     assert slab.labels.stress is not None

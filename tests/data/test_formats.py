@@ -5,6 +5,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from mlip_jax import units
 from mlip_jax.config import UserError
@@ -70,6 +71,30 @@ def test_ase_reads_what_we_write_and_we_read_what_ase_writes(tmp_path):
     # ASE writes eight decimals.
     np.testing.assert_allclose(read.positions, structure.positions, atol=1e-8)
     np.testing.assert_allclose(read.labels.stress, structure.labels.stress, atol=1e-8)
+
+
+MAGNETIC = """2
+Lattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3:m:R:1:mv:R:3 energy=-1.5
+Fe 0.0 0.0 0.0 2.5 0.0 0.0 2.5
+Fe 1.0 1.0 1.0 -2.0 0.0 0.0 -2.0
+"""
+
+
+def test_moments_are_read_by_their_key_and_from_results_of_ase(tmp_path):
+    path = tmp_path / "a.extxyz"
+    path.write_text(MAGNETIC)
+    (read,) = formats.read(path, keys=LabelKeys(magmoms="m"))
+    np.testing.assert_array_equal(read.labels.magmoms, [2.5, -2.0])
+    assert formats.read(path)[0].labels.magmoms is None
+    with pytest.raises(UserError, match=r"key 'mv': got shape \(2, 3\); expected \(2,\)"):
+        formats.read(path, keys=LabelKeys(magmoms="mv"))
+    atoms = Atoms("Fe2", positions=[[0, 0, 0], [1, 1, 1]], cell=4 * np.eye(3), pbc=True)
+    atoms.set_initial_magnetic_moments([5.0, 5.0])  # where a calculation began
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.5, magmom=0.5, magmoms=[2.5, -2.0])
+    for ending in ("traj", "db"):
+        ase.io.write(tmp_path / f"a.{ending}", atoms)
+        (read,) = formats.read(tmp_path / f"a.{ending}")
+        np.testing.assert_array_equal(read.labels.magmoms, [2.5, -2.0])
 
 
 def test_units_signs_and_orders_are_converted(tmp_path):

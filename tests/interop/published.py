@@ -45,7 +45,7 @@ def read(path: Path) -> Potential:
             files = [path / "input.nn", path / "scaling.data", *sorted(path.glob("weights.*.data"))]
             units = {"length": "angstrom", "energy": "eV"} if path.name in IN_EV else {}
             return weights.read("n2p2", files, **units)
-        case "allegro" | "m3gnet" | "mace" | "nequip" | "sevennet" | "tensornet":
+        case "allegro" | "chgnet" | "m3gnet" | "mace" | "nequip" | "sevennet" | "tensornet":
             return weights.read(family, [path / "config.json", path / "weights.safetensors"])
     pattern = {"ace": "*.yace", "gap": "*.xml", "snap": "*.snap*"}[family]
     return weights.read(family, sorted(path.glob(pattern)))

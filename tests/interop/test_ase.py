@@ -3,17 +3,21 @@
 import ase
 import ase.md.verlet
 import ase.units
+import jax
 import numpy as np
 import pytest
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE, LBFGS
 
 from mlip_jax.config import UserError
+from mlip_jax.data.collate import make_graph
 from mlip_jax.data.formats.ase_files import to_atoms
 from mlip_jax.inference import predict
 from mlip_jax.interop import ase as interop
 from mlip_jax.interop.ase import MLIPCalculator
+from mlip_jax.potential import Potential
 from tests.simulate.silicon import LATTICE, diamond, potential
+from tests.train import tiny
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +40,19 @@ def test_results_are_those_of_predict(calculator):
     np.testing.assert_allclose(atoms.get_forces(), expected.forces, atol=1e-10)
     np.testing.assert_allclose(atoms.get_stress(voigt=False), expected.stress, atol=1e-12)
     np.testing.assert_allclose(atoms.get_potential_energies(), expected.atom_energies, atol=1e-10)
+
+
+def test_moments_and_their_sum_are_properties():
+    model = tiny.Magnetic()
+    (structure,) = tiny.structures(1)
+    variables = model.init(jax.random.key(1), make_graph(structure, tiny.CUTOFF))
+    magnetic = Potential(model, variables, tiny.REFERENCE)
+    atoms = to_atoms(structure)
+    atoms.calc = MLIPCalculator(magnetic)
+    (expected,) = predict(magnetic, structure)
+    assert expected.magmoms.min() > 1e-3
+    np.testing.assert_allclose(atoms.get_magnetic_moments(), expected.magmoms, rtol=1e-6)
+    assert atoms.get_magnetic_moment() == pytest.approx(expected.magmoms.sum(), rel=1e-6)
 
 
 def test_stress_is_the_derivative_that_ase_expects(calculator):

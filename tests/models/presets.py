@@ -29,6 +29,18 @@ PRESETS = {
         "energy_scale": 0.5,
     },
     "behler_parrinello": {**_ACSF, "hidden": [6], "energy_scale": 0.8},
+    "chgnet": {
+        **_PAIR,
+        "bond_cutoff": 2.6,
+        "num_layers": 3,
+        "num_features": 3,
+        "num_radial": 4,
+        "num_angular": 3,
+        "polynomial_cutoff_p": 5,
+        "readout_hidden": [4],
+        "predict_magmoms": True,
+        "energy_scale": 0.5,
+    },
     "gap": {
         **_PAIR,
         "n_max": 2,

@@ -42,6 +42,19 @@ def test_envelope_falls_from_one_to_zero_twice_continuously_differentiable(expon
         assert value(jnp.array(r)) == slope(jnp.array(r)) == curvature(jnp.array(r)) == 0.0
 
 
+@pytest.mark.parametrize("exponent", [2, 5, 8])
+def test_envelope_is_that_of_the_paper_in_single_precision_too(exponent):
+    p, r = exponent, np.linspace(0.0, CUTOFF, 201)[:-1]
+    x = r / CUTOFF
+    expected = 1.0 - x**p * ((p + 1) * (p + 2) / 2 - p * (p + 2) * x + p * (p + 1) / 2 * x * x)
+    double = radial.polynomial_envelope(jnp.asarray(r), CUTOFF, exponent)
+    np.testing.assert_allclose(double, expected, rtol=0.0, atol=1e-13)
+    single = radial.polynomial_envelope(jnp.asarray(r, jnp.float32), CUTOFF, exponent)
+    # The paper's form errs by 1e-6 of one, ours by rounding of 1 - x, three times.
+    gap = np.maximum(1.0 - x, 1e-2)
+    np.testing.assert_array_less(np.abs(single - expected), 2e-7 * expected / gap * 3 + 1e-13)
+
+
 def test_a_trainable_basis_starts_as_the_fixed_one():
     r = jnp.linspace(0.0, 5.0, 11)
     fixed = radial.BesselBasis(CUTOFF, 8, 6)

@@ -77,6 +77,22 @@ def test_penalties_are_those_computed_by_hand(kind, energy):
     assert sums.loss[0] == pytest.approx(energy)
 
 
+def test_moments_are_a_property_like_the_others():
+    given, labelled = batch(), np.array([True, False, True, False])
+    moments = Label(np.array([2.0, 9.0, 0.5, 9.0]), labelled)
+    given = Batch(given.graph, dataclasses.replace(given.labels, magmoms=moments))
+    found = dataclasses.replace(prediction(), magmoms=jnp.array([1.5, 0.0, 1.5, 0.0]))
+    term = PropertyLoss(weight=2.0)
+    sums = loss.batch_sums(LossConfig(magmoms=term), found, given)
+    # Weights of structures: 1 for the first, 3 for the second.
+    np.testing.assert_allclose(sums.loss[4], 0.25 + 3.0)
+    np.testing.assert_allclose((sums.absolute[4], sums.squared[4], sums.labels[4]), (1.5, 1.25, 2))
+    assert LossConfig(magmoms=term).weights(0)[4] == 2.0
+    found = loss.metrics(sums, np.array([0.0, 0.0, 0.0, 0.0, 2.0]))
+    assert found["magmoms_mae"] == pytest.approx(0.75)
+    assert found["loss"] == pytest.approx(2.0 * 3.25 / 2)
+
+
 def test_the_loss_is_the_weighted_sum_of_means():
     terms = LossConfig(PropertyLoss(2.0), PropertyLoss(10.0), PropertyLoss(4.0))
     sums = loss.batch_sums(terms, prediction(), batch())

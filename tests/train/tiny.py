@@ -1,5 +1,7 @@
 """A tiny model and small labelled structures, for tests of training."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,6 +38,14 @@ class Tiny(nn.Module):
         hidden = nn.tanh(nn.Dense(self.width, use_bias=False, dtype=dtype, name="hidden")(features))
         energies = nn.Dense(1, use_bias=False, dtype=dtype, name="readout")(hidden)[:, 0]
         return AtomOutputs(energies=energies)
+
+
+class Magnetic(Tiny):
+    """With moments, a tenth of the energies' absolute values."""
+
+    def __call__(self, graph):
+        outputs = Tiny.__call__(self, graph)
+        return dataclasses.replace(outputs, magmoms=0.1 * jnp.abs(outputs.energies))
 
 
 def structures(count=12, seed=0, missing=()):

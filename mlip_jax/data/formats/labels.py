@@ -64,7 +64,8 @@ class LabelKeys:
         stress: key of the stress: 3×3, 9 or 6 numbers.
         virial: key of the virial `-dE/dε` (an energy), used where there is no stress.
         charges: key of the atoms' charges [e].
-        magmoms: key of the atoms' magnetic moments [μ_B].
+        magmoms: key of the atoms' magnetic moments [μ_B], one number each (`initial_magmoms` of
+            ASE are where a calculation began, not its result).
         spins: key of the atoms' spin vectors [μ_B], an input of spin models.
         total_charge: key of the total charge [e].
         config_type: key of the kind of configuration.

@@ -19,6 +19,7 @@ from mlip_jax.potential import Potential
 FORMATS = {
     "ace": "mlip_jax.interop.weights.ace",
     "allegro": "mlip_jax.interop.weights.allegro",
+    "chgnet": "mlip_jax.interop.weights.chgnet",
     "gap": "mlip_jax.interop.weights.gap",
     "m3gnet": "mlip_jax.interop.weights.m3gnet",
     "mace": "mlip_jax.interop.weights.mace",
