@@ -44,7 +44,7 @@ def read(files: Sequence[Path]) -> Potential:
 
 def _model(arguments: Arguments) -> TensorNet:
     """The model without its scale."""
-    basis = str(arguments["rbf_type"]).lower()
+    basis = str(arguments.get("rbf_type")).lower()
     # A sum of energies of atoms, and nothing else.
     expected = {"is_intensive": (False,), "include_state": (False,), "ntargets": (1,)}
     expected["equivariance_invariance_group"] = ("O(3)", "SO(3)")
