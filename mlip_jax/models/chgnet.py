@@ -6,7 +6,8 @@ Intelligence 5, 1031 (2023), doi:10.1038/s42256-023-00716-3. `interop.weights.ch
 published weights.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -27,7 +28,7 @@ from mlip_jax.graph import (
 from mlip_jax.models import chgnet_layers as layers
 from mlip_jax.models.chgnet_layers import Angles, Convolution, Gated
 from mlip_jax.models.fields import from_data
-from mlip_jax.nn import dense
+from mlip_jax.nn import dense, double
 from mlip_jax.nn.dense import Dense, DenseKernels, Norm, NormKernels
 
 
@@ -128,12 +129,29 @@ class CHGNet(nn.Module):
         parameters = self._parameters(graph.positions.dtype)
         species = elements.species_index(graph.atomic_numbers, known)
         features, before_last = _features(self, parameters, graph, parameters.embedding[species])
-        alone = _readout(parameters, _isolated(parameters))
-        energies = scale * (_readout(parameters, features) - alone[species])
+        alone = self.get_variable("constants", "isolated_energies")
+        if alone is None:
+            alone = scale * _readout(parameters, _isolated(parameters))
+        energies = scale * _readout(parameters, features) - alone[species]
         magmoms = None
         if parameters.moment is not None:
             magmoms = jnp.abs(dense.dense(parameters.moment, before_last)[:, 0])
         return AtomOutputs(energies=energies, magmoms=magmoms, features=features)
+
+    def fold(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Variables for a program of float32, made from those in float64.
+
+        Energies of isolated atoms become constants. Published weights never met such atoms, and
+        give phosphorus 338 eV (r2SCAN), which the network has to 1e-4 eV in float32.
+        """
+        with double.allowed():
+            energies = jax.jit(
+                lambda given: self.apply(
+                    given, np.dtype(np.float64), method=CHGNet.isolated_energies
+                )
+            )({"params": variables["params"]})
+        constants = {**variables.get("constants", {}), "isolated_energies": np.asarray(energies)}
+        return {**variables, "constants": constants}
 
     def isolated_energies(self, dtype: jnp.dtype) -> Float[Array, " species"]:
         """Energies [eV] of an atom of each element without neighbours, which are subtracted."""

@@ -88,6 +88,8 @@ def jax_md_energy(
         )
     system = prepare(potential, structure, precision, skin)
     rows = jnp.asarray(structure.cell, system.dtype)
+    # Arrays of numpy could not be indexed by what is traced, as models index theirs by element.
+    variables = jax.tree.map(jnp.asarray, system.variables)
 
     def energy_fn(
         R: Array, *, neighbor: JaxMDNeighbors, box: Any = None, perturbation: Any = None
@@ -102,7 +104,7 @@ def jax_md_energy(
             strain = strain if strain.ndim == 2 else strain * jnp.eye(3, dtype=system.dtype)
             positions, cell = positions @ strain.T, cell @ strain.T
         graph, listed = active.to_graph(system.template, neighbor.listed, positions, cell)
-        outputs = cast(AtomOutputs, system.model.apply(system.variables, graph))
+        outputs = cast(AtomOutputs, system.model.apply(variables, graph))
         total = jnp.sum(jnp.where(graph.energy_mask, outputs.energies, 0.0))
         wrong = stale | (device.flags(listed) != 0)
         return total * jnp.where(wrong, jnp.nan, 1.0).astype(total.dtype)
