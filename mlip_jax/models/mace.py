@@ -7,7 +7,8 @@ program mace-torch 0.3, so that its weights mean the same here.
 
 import itertools
 import math
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import annotated_types
 import flax.linen as nn
@@ -18,8 +19,14 @@ from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
 from mlip_jax.models.fields import from_data
-from mlip_jax.nn import angular, covalent, radial
-from mlip_jax.nn.convolution import ConvolutionKernels, Edges, convolve, convolve_elements
+from mlip_jax.nn import angular, covalent, radial, radial_series
+from mlip_jax.nn.convolution import (
+    ConvolutionKernels,
+    Edges,
+    convolve,
+    convolve_elements,
+    fold_networks,
+)
 from mlip_jax.nn.equivariant import LinearKernels, SelfConnection, linear, silu
 from mlip_jax.nn.irreps import (
     SCALAR,
@@ -130,6 +137,20 @@ class MACE(nn.Module):
             energies = energies + 0.5 * self.repulsion * jnp.sum(pairs, axis=1)
         return AtomOutputs(energies=energies, features=jnp.concatenate(kept, axis=-1))
 
+    def fold(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Variables for a program of float32, made from those in float64.
+
+        Radial networks that read the distance alone become series, constants of the convolutions.
+        """
+        if self.distance_transform is not None:
+            return dict(variables)
+
+        def basis(distances: Array) -> tuple[Array, Array]:
+            envelope = radial.polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
+            return self._basis(distances, envelope), envelope
+
+        return fold_networks(variables, basis, self.cutoff)
+
     def layout(self) -> Layout:
         """Layout of the features between layers.
 
@@ -152,18 +173,25 @@ class MACE(nn.Module):
         vectors = edge_vectors(graph)
         distances = safe_norm(vectors)
         directions = vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
+        envelope = radial.polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
         seen = distances
         if self.distance_transform is not None:
             radii = jnp.asarray(covalent.covalent_radii(known), distances.dtype)
             sums = radii[species][:, None] + radii[species[graph.neighbors]]
             inside = jnp.where(distances < self.cutoff, distances, self.cutoff)
             seen = covalent.transform(self.distance_transform, inside, sums)
-        frequencies = jnp.arange(1, self.num_bessels + 1, dtype=distances.dtype)
-        envelope = radial.polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
-        scaled = envelope * (math.sqrt(2.0 / self.cutoff) * math.pi / self.cutoff)
-        basis = radial.bessel(seen, frequencies, self.cutoff) * scaled[..., None]
         harmonics = angular.spherical_harmonics(directions, self.max_ell)
-        return distances, Edges(basis, jnp.concatenate(harmonics, axis=-1))
+        variable = radial_series.variable(distances, self.cutoff)
+        basis = self._basis(seen, envelope)
+        return distances, Edges(jnp.concatenate(harmonics, axis=-1), basis, variable, envelope)
+
+    def _basis(
+        self, seen: Float[Array, "*edges"], envelope: Float[Array, "*edges"]
+    ) -> Float[Array, "*edges basis"]:
+        """Bessel functions of (transformed) distances [Å], times the envelope."""
+        frequencies = jnp.arange(1, self.num_bessels + 1, dtype=seen.dtype)
+        scaled = envelope * (math.sqrt(2.0 / self.cutoff) * math.pi / self.cutoff)
+        return radial.bessel(seen, frequencies, self.cutoff) * scaled[..., None]
 
 
 class Interaction(nn.Module):

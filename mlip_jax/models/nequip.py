@@ -6,7 +6,8 @@ those of the program nequip 0.19, so that its weights mean the same here.
 """
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,8 +17,14 @@ from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
 from mlip_jax.models.fields import from_data
-from mlip_jax.nn import angular, radial
-from mlip_jax.nn.convolution import ConvolutionKernels, Edges, convolve, convolve_elements
+from mlip_jax.nn import angular, radial, radial_series
+from mlip_jax.nn.convolution import (
+    ConvolutionKernels,
+    Edges,
+    convolve,
+    convolve_elements,
+    fold_networks,
+)
 from mlip_jax.nn.equivariant import (
     LayerNorm,
     LinearKernels,
@@ -136,19 +143,43 @@ class NequIP(nn.Module):
             layout = block.outputs
         return self._readout(features[0][:, 0], alone[0][:, 0], species)
 
+    def fold(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Variables for a program of float32, made from those in float64.
+
+        Radial networks become series, constants of the convolutions, unless the envelope has a
+        step in its second derivative.
+        """
+        if self.envelope_onset is not None:
+            return dict(variables)
+        module = radial.BesselBasis(*self._radial(), parent=None)
+        frequencies = {"params": variables["params"].get("bessel", {})}
+
+        def basis(distances: Array) -> tuple[Any, Array]:
+            return module.apply(frequencies, distances), module.envelope(distances)
+
+        return fold_networks(variables, basis, self.cutoff)
+
     def _edges(self, vectors: Float[Array, "atoms max_neighbors 3"]) -> Edges:
         distances = safe_norm(vectors)
         directions = vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
-        basis = radial.BesselBasis(
+        basis = radial.BesselBasis(*self._radial(), name="bessel")
+        harmonics = angular.spherical_harmonics(directions, self.l_max)
+        return Edges(
+            jnp.concatenate(harmonics, axis=-1),
+            basis(distances),
+            radial_series.variable(distances, self.cutoff),
+            basis.envelope(distances),
+        )
+
+    def _radial(self) -> tuple[Any, ...]:
+        """Fields of the radial basis."""
+        return (
             self.cutoff,
             self.num_bessels,
             self.polynomial_cutoff_p,
             self.bessel_trainable,
             self.envelope_onset,
-            name="bessel",
         )
-        harmonics = angular.spherical_harmonics(directions, self.l_max)
-        return Edges(basis(distances), jnp.concatenate(harmonics, axis=-1))
 
     def _readout(
         self,

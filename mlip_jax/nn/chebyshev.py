@@ -21,6 +21,11 @@ _PLATEAU = 8
 """A series ends where as many terms in a row are that small: even functions lack every other."""
 
 
+def nodes() -> Float[np.ndarray, " nodes"]:
+    """Points in (-1, 1), in descending order, at which functions are sampled."""
+    return np.cos(np.pi * (np.arange(NODES) + 0.5) / NODES)
+
+
 def series(
     function: Callable[[np.ndarray], np.ndarray], precision: float
 ) -> Float[np.ndarray, "terms ..."]:
@@ -33,8 +38,7 @@ def series(
     Raises:
         ValueError: where the function varies too quickly for `NODES` points.
     """
-    angles = np.pi * (np.arange(NODES) + 0.5) / NODES
-    values = function(np.cos(angles))
+    values = function(nodes())
     coefficients = np.asarray(scipy.fft.dct(values, type=2, axis=0)) / NODES
     coefficients[0] *= 0.5
     sizes = np.abs(coefficients).reshape(NODES, -1).max(axis=1)

@@ -34,18 +34,19 @@ def polynomial_envelope(
 ) -> Float[Array, "*edges"]:
     """Smooth step from 1 at r = 0 to exactly 0 from the cutoff on.
 
-    It is twice continuously differentiable at the cutoff; Gasteiger et al. (2020), eq. 8.
+    It is twice continuously differentiable at the cutoff; Gasteiger et al. (2020), eq. 8, whose
+    polynomial of x = r / c is `(1 - x)³ Σ_(k < p) (k + 1)(k + 2) / 2 x^k`: so nothing cancels.
 
     Args:
         distances: Å.
         cutoff: Å.
         exponent: p, at least 2.
     """
-    p = exponent
-    inside = distances < cutoff
-    x = jnp.where(inside, distances / cutoff, 1.0)
-    polynomial = (p + 1) * (p + 2) / 2 - p * (p + 2) * x + p * (p + 1) / 2 * x * x
-    return jnp.where(inside, 1.0 - x**p * polynomial, 0.0)
+    x = jnp.where(distances < cutoff, distances / cutoff, 1.0)
+    factor = jnp.zeros_like(x)
+    for k in reversed(range(exponent)):
+        factor = factor * x + (k + 1) * (k + 2) / 2
+    return (1.0 - x) ** 3 * factor
 
 
 def xplor_envelope(
@@ -91,12 +92,14 @@ class BesselBasis(nn.Module):
             frequencies = self.param(
                 "frequencies", lambda _: jnp.asarray(start, dtype=distances.dtype)
             )
-        if self.onset is None:
-            envelope = polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
-        else:
-            envelope = xplor_envelope(distances, self.onset, self.cutoff)
-        scaled = envelope * (2.0 * math.pi / self.cutoff**2)
+        scaled = self.envelope(distances) * (2.0 * math.pi / self.cutoff**2)
         return bessel(distances, frequencies, self.cutoff) * scaled[..., None]
+
+    def envelope(self, distances: Float[Array, "*edges"]) -> Float[Array, "*edges"]:
+        """The envelope alone."""
+        if self.onset is None:
+            return polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
+        return xplor_envelope(distances, self.onset, self.cutoff)
 
 
 class ScalarKernels(nn.Module):

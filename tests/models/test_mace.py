@@ -71,7 +71,7 @@ def test_features_of_every_degree_turn_with_what_they_come_from(residual):
             np.einsum("mn,...n->...m", d, harmonics[..., l * l : (l + 1) ** 2])
             for l, d in enumerate(matrices)
         ]
-        edges = Edges(basis, jnp.asarray(np.concatenate(turned, axis=-1)))
+        edges = Edges(jnp.asarray(np.concatenate(turned, axis=-1)), basis)
         own = tuple(
             jnp.asarray(np.einsum("mn,anc->amc", d, x))
             for d, x in zip(matrices, features, strict=True)
