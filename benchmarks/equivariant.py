@@ -55,6 +55,7 @@ INFERENCE = {
     "si512": (lambda: systems.silicon(4), 10),
     "si4096": (lambda: systems.silicon(8), 2),
     "water192": (lambda: systems.water(4), 20),
+    "oxide224": (systems.oxide, 20),
 }
 CASES = (*INFERENCE, "train")
 

@@ -197,7 +197,10 @@ def fold_networks(
         if isinstance(layer, Mapping) and "convolution" in layer
     }
     series = radial_series.series_of_networks(networks, basis, cutoff)
-    constants = {name: {"convolution": {"series": values}} for name, values in series.items()}
+    constants = {
+        name: {"convolution": {"series": chebyshev.product_coefficients(values)}}
+        for name, values in series.items()
+    }
     return {**variables, "constants": {**variables.get("constants", {}), **constants}}
 
 
@@ -230,8 +233,7 @@ def _radial_functions(
         return radial.hidden_network(weights.hidden, basis)
     assert variable is not None
     assert envelope is not None
-    terms = chebyshev.polynomials(variable, weights.last[0].shape[0], envelope)
-    return jnp.moveaxis(terms, 0, -1)
+    return chebyshev.products(variable, weights.last[0].shape[0], envelope)
 
 
 def _neighbor_sums(
