@@ -1,4 +1,4 @@
-"""Our own NequIP or MACE, or a published potential, under `jit`, `simulate` and `train`."""
+"""Our own models, or a published potential, under `jit`, `simulate` and `train`."""
 
 import dataclasses
 from itertools import cycle
@@ -18,6 +18,7 @@ from mlip_jax.interop import weights
 from mlip_jax.models import requirements
 from mlip_jax.models.mace import MACE
 from mlip_jax.models.nequip import NequIP
+from mlip_jax.models.tensornet import TensorNet
 from mlip_jax.neighbors.host import neighbor_list
 from mlip_jax.potential import Potential, predict_fn
 from mlip_jax.simulate import dynamics, ensembles
@@ -31,8 +32,20 @@ BLOCKS = {"jit": 0, "jit, blocks of 8": 8, "jit, blocks of 16": 16, "jit, blocks
 SKIN = 0.5  # Å
 
 
-def make_model(settings: dict) -> NequIP | MACE:
+def make_model(settings: dict) -> NequIP | MACE | TensorNet:
     """The model; its parameters come from `init`."""
+    if settings["model"] == "tensornet":
+        return TensorNet(
+            species=tuple(settings["atomic_numbers"]),
+            cutoff=settings["cutoff"],
+            num_layers=settings["layers"],
+            num_features=settings["channels"][0],
+            radial_basis="gaussian",
+            num_radial=settings["radial_basis"],
+            gaussian_range=settings["cutoff"] + 1.0,
+            readout="gated",
+            energy_scale=settings["energy_scale"],
+        )
     if settings["model"] == "mace":
         irreps = [f"{n}x{l}{'eo'[l % 2]}" for l, n in enumerate(settings["channels"])]
         return MACE(

@@ -19,14 +19,8 @@ from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
 from mlip_jax.models.fields import from_data
-from mlip_jax.nn import angular, covalent, radial, radial_series
-from mlip_jax.nn.convolution import (
-    ConvolutionKernels,
-    Edges,
-    convolve,
-    convolve_elements,
-    fold_networks,
-)
+from mlip_jax.nn import convolution, covalent, radial
+from mlip_jax.nn.convolution import MAX_SUMMED_ELEMENTS, ConvolutionKernels, Edges, make_edges
 from mlip_jax.nn.equivariant import LinearKernels, SelfConnection, linear, silu
 from mlip_jax.nn.irreps import (
     SCALAR,
@@ -38,9 +32,6 @@ from mlip_jax.nn.irreps import (
     parse_layout,
 )
 from mlip_jax.nn.product_basis import ProductBasis
-
-MAX_SUMMED_ELEMENTS = 4
-"""Up to so many elements the first layer sums over the neighbours of each element by itself."""
 
 _Positive = Annotated[int, annotated_types.Ge(1)]
 
@@ -138,10 +129,7 @@ class MACE(nn.Module):
         return AtomOutputs(energies=energies, features=jnp.concatenate(kept, axis=-1))
 
     def fold(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Variables for a program of float32, made from those in float64.
-
-        Radial networks that read the distance alone become series, constants of the convolutions.
-        """
+        """Variables in float64 for a program of float32: networks of the distance are series."""
         if self.distance_transform is not None:
             return dict(variables)
 
@@ -149,7 +137,7 @@ class MACE(nn.Module):
             envelope = radial.polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
             return self._basis(distances, envelope), envelope
 
-        return fold_networks(variables, basis, self.cutoff)
+        return convolution.fold_networks(variables, basis, self.cutoff)
 
     def layout(self) -> Layout:
         """Layout of the features between layers.
@@ -172,7 +160,6 @@ class MACE(nn.Module):
     ) -> tuple[Float[Array, "atoms max_neighbors"], Edges]:
         vectors = edge_vectors(graph)
         distances = safe_norm(vectors)
-        directions = vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
         envelope = radial.polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
         seen = distances
         if self.distance_transform is not None:
@@ -180,14 +167,11 @@ class MACE(nn.Module):
             sums = radii[species][:, None] + radii[species[graph.neighbors]]
             inside = jnp.where(distances < self.cutoff, distances, self.cutoff)
             seen = covalent.transform(self.distance_transform, inside, sums)
-        harmonics = angular.spherical_harmonics(directions, self.max_ell)
-        variable = radial_series.variable(distances, self.cutoff)
         basis = self._basis(seen, envelope)
-        return distances, Edges(jnp.concatenate(harmonics, axis=-1), basis, variable, envelope)
+        edges = make_edges(vectors, distances, self.max_ell, self.cutoff, basis, envelope)
+        return distances, edges
 
-    def _basis(
-        self, seen: Float[Array, "*edges"], envelope: Float[Array, "*edges"]
-    ) -> Float[Array, "*edges basis"]:
+    def _basis(self, seen: Array, envelope: Array) -> Float[Array, "*edges basis"]:
         """Bessel functions of (transformed) distances [Å], times the envelope."""
         frequencies = jnp.arange(1, self.num_bessels + 1, dtype=seen.dtype)
         scaled = envelope * (math.sqrt(2.0 / self.cutoff) * math.pi / self.cutoff)
@@ -244,10 +228,9 @@ class Interaction(nn.Module):
         width = self.inputs[0].channels
         middle = tuple(Channels(harmonic(l), width) for l in range(self.max_ell + 1))
         if not self.residual:
-            mapped = SelfConnection(middle, middle, name="element_map")(
+            messages = SelfConnection(middle, middle, name="element_map")(
                 tuple(messages[c.irrep] for c in middle), each, species
             )
-            messages = mapped
         basis = jnp.concatenate([messages[c.irrep] for c in middle], axis=1)
         products = ProductBasis(
             self.max_ell,
@@ -282,10 +265,11 @@ class Interaction(nn.Module):
         )(dtype)
         if self.first and alone[0].shape[0] <= MAX_SUMMED_ELEMENTS:
             senders = alone[0][:, 0] @ mixing[SCALAR]
-            total = convolve_elements(weights, graph, edges, senders, species)
+            total = convolution.convolve_elements(weights, graph, edges, senders, species)
         else:
             mixed = linear(mixing, self.inputs, features)
-            total = convolve(weights, graph, edges, tuple(mixed[c.irrep] for c in self.inputs))
+            senders = tuple(mixed[c.irrep] for c in self.inputs)
+            total = convolution.convolve(weights, graph, edges, senders)
         if not self.density_normalization:
             return total
         kernel = self.param("density", nn.initializers.normal(1.0), (self.radial_widths[0],), dtype)

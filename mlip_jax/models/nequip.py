@@ -17,14 +17,8 @@ from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
 from mlip_jax.models.fields import from_data
-from mlip_jax.nn import angular, radial, radial_series
-from mlip_jax.nn.convolution import (
-    ConvolutionKernels,
-    Edges,
-    convolve,
-    convolve_elements,
-    fold_networks,
-)
+from mlip_jax.nn import convolution, radial
+from mlip_jax.nn.convolution import MAX_SUMMED_ELEMENTS, ConvolutionKernels, Edges
 from mlip_jax.nn.equivariant import (
     LayerNorm,
     LinearKernels,
@@ -42,9 +36,6 @@ from mlip_jax.nn.irreps import (
     hidden_layout,
     product_paths,
 )
-
-MAX_SUMMED_ELEMENTS = 4
-"""Up to so many elements the first block sums over the neighbours of each element by itself."""
 
 
 class NequIP(nn.Module):
@@ -157,18 +148,14 @@ class NequIP(nn.Module):
         def basis(distances: Array) -> tuple[Any, Array]:
             return module.apply(frequencies, distances), module.envelope(distances)
 
-        return fold_networks(variables, basis, self.cutoff)
+        return convolution.fold_networks(variables, basis, self.cutoff)
 
     def _edges(self, vectors: Float[Array, "atoms max_neighbors 3"]) -> Edges:
         distances = safe_norm(vectors)
-        directions = vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
         basis = radial.BesselBasis(*self._radial(), name="bessel")
-        harmonics = angular.spherical_harmonics(directions, self.l_max)
-        return Edges(
-            jnp.concatenate(harmonics, axis=-1),
-            basis(distances),
-            radial_series.variable(distances, self.cutoff),
-            basis.envelope(distances),
+        envelope = basis.envelope(distances)
+        return convolution.make_edges(
+            vectors, distances, self.l_max, self.cutoff, basis(distances), envelope
         )
 
     def _radial(self) -> tuple[Any, ...]:
@@ -279,11 +266,11 @@ class InteractionBlock(nn.Module):
         )(dtype)
         if self.first and len(embedding) <= MAX_SUMMED_ELEMENTS:
             mixed = embedding @ mixing[SCALAR]
-            total = convolve_elements(weights, graph, edges, mixed, species)
+            total = convolution.convolve_elements(weights, graph, edges, mixed, species)
         else:
             mixed = linear(mixing, self.inputs, features)
             senders = tuple(mixed[c.irrep] for c in self.inputs)
-            total = convolve(weights, graph, edges, senders)
+            total = convolution.convolve(weights, graph, edges, senders)
         count = len(embedding)
         rows = {c.irrep: jnp.zeros((count, c.irrep.dim, c.channels), dtype) for c in gated}
         if self.self_connection is not None:

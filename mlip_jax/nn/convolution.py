@@ -19,6 +19,9 @@ from mlip_jax.nn import angular, chebyshev, radial, radial_series
 from mlip_jax.nn.equivariant import LinearKernels
 from mlip_jax.nn.irreps import Channels, Features, Irrep, Layout, Path, product_paths
 
+MAX_SUMMED_ELEMENTS = 4
+"""Up to so many elements, `convolve_elements` is the cheaper way for a first layer."""
+
 
 class Edges(NamedTuple):
     """What every layer needs to know of the pairs.
@@ -34,6 +37,20 @@ class Edges(NamedTuple):
     basis: Float[Array, "atoms max_neighbors basis"] | None
     variable: Float[Array, "atoms max_neighbors"] | None = None
     envelope: Float[Array, "atoms max_neighbors"] | None = None
+
+
+def make_edges(
+    vectors: Float[Array, "atoms max_neighbors 3"],
+    distances: Float[Array, "atoms max_neighbors"],
+    l_max: int,
+    cutoff: float,
+    basis: Float[Array, "atoms max_neighbors basis"],
+    envelope: Float[Array, "atoms max_neighbors"],
+) -> Edges:
+    """Edges of pair vectors and their lengths [Å], with a radial basis and its envelope."""
+    directions = vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
+    harmonics = jnp.concatenate(angular.spherical_harmonics(directions, l_max), axis=-1)
+    return Edges(harmonics, basis, radial_series.variable(distances, cutoff), envelope)
 
 
 class Convolution(NamedTuple):

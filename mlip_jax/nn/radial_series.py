@@ -33,7 +33,6 @@ def radial_series(
         cutoff: Å.
         precision: of the sum, relative to the largest value.
     """
-
     try:
         return chebyshev.series(lambda y: np.asarray(function(_distances(y, cutoff))), precision)
     except ValueError:
