@@ -21,9 +21,6 @@ from mlip_jax.models.nequip import NequIP
 from mlip_jax.models.tensornet import TensorNet
 from mlip_jax.neighbors.host import neighbor_list
 from mlip_jax.potential import Potential, predict_fn
-from mlip_jax.simulate import dynamics, ensembles
-from mlip_jax.simulate.settings import EnsembleConfig
-from mlip_jax.simulate.system import prepare
 from mlip_jax.train import optimizer as optimizers
 from mlip_jax.train import step as steps
 from mlip_jax.train.loss import LossConfig, PropertyLoss
@@ -136,6 +133,11 @@ def inference(case: dict, settings: dict) -> Program:
 
 def simulate(potential: Potential, structure: Structure, block: int, case: dict) -> Task:
     """Velocity Verlet as `mlip_jax.simulate` runs a chunk of it, one compiled loop."""
+    # Only here, as a user's program would: jax-md takes as long to import as all the rest.
+    from mlip_jax.simulate import dynamics, ensembles
+    from mlip_jax.simulate.settings import EnsembleConfig
+    from mlip_jax.simulate.system import prepare
+
     system = prepare(potential, structure, "float32", SKIN, block)
     ensemble = ensembles.build(
         EnsembleConfig("nve"), case["timestep_fs"], structure.num_atoms, system.dtype

@@ -139,8 +139,8 @@ def monomials(
     """Products of components, channel by channel.
 
     Components are picked by a product with a matrix of zeros and ones: the transpose of indexing is
-    a scatter, which costs far more than the product. Products come first, so that what follows
-    reads and writes whole rows.
+    a scatter, which costs far more than the product. One matrix for each factor, and
+    products first: what follows, and its transpose, neither pads nor transposes anything.
 
     Args:
         basis: A.
