@@ -139,8 +139,8 @@ def monomials(
     """Products of components, channel by channel.
 
     Components are picked by a product with a matrix of zeros and ones: the transpose of indexing is
-    a scatter, which costs far more than the product. One matrix for each factor, and
-    products first: what follows, and its transpose, neither pads nor transposes anything.
+    a scatter, which costs far more than the product. One matrix for each factor, and products
+    first: what follows, and its transpose, neither pads nor transposes anything.
 
     Args:
         basis: A.
@@ -150,7 +150,8 @@ def monomials(
     flat = rows.reshape(len(rows), -1)
 
     def picked(column: np.ndarray) -> Array:
-        return jnp.matmul(jnp.asarray(np.eye(len(rows))[column], flat.dtype), flat)
+        matrix = jnp.asarray(np.eye(len(rows))[column], flat.dtype)
+        return jnp.matmul(matrix, flat, precision="highest")
 
     products = (functools.reduce(jnp.multiply, map(picked, index.T)) for index in factors)
     return [product.reshape(-1, *rows.shape[1:]) for product in products]
