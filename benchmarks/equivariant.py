@@ -1,7 +1,8 @@
-"""NequIP or MACE side by side: mlip_jax and peers with the same hyper-parameters.
+"""NequIP, MACE or TensorNet side by side: mlip_jax and peers, the same hyper-parameters.
 
     python benchmarks/equivariant.py nequip [--threads 2] [--hugepages] [--data Si_train.extxyz.gz]
     python benchmarks/equivariant.py mace [--channels 128]
+    python benchmarks/equivariant.py tensornet
 
 README.md beside this file says what is measured, and under which rules.
 """
@@ -16,6 +17,7 @@ from report import BATCH
 PROGRAMS = {
     "nequip": ("mlip_jax", "nequip", "nequix", "mlip"),
     "mace": ("mlip_jax", "mace", "mlip"),
+    "tensornet": ("mlip_jax", "matgl"),
 }
 _COMMON = {
     "cutoff": 5.0,  # Å
@@ -41,11 +43,13 @@ SETTINGS = {
         "radial_mlp": [64, 64, 64],
         "envelope_exponent": 5,
     },
+    "tensornet": _COMMON | {"layers": 2, "channels": [64], "radial_basis": 32},
 }
 # Sizes of a model that compiles in seconds, to see whether everything runs.
 SMOKE = {
     "nequip": {"layers": 2, "channels": [4, 4, 4], "radial_mlp": [8, 8]},
     "mace": {"l_max": 2, "channels": [4, 4], "correlation": 2, "radial_mlp": [8, 8]},
+    "tensornet": {"channels": [4], "radial_basis": 8},
 }
 MD = {"timestep_fs": 1.0, "temperature_K": 300.0}
 # Parameters are random: small energies keep the dynamics close to free flight, alike for all.
@@ -55,6 +59,7 @@ INFERENCE = {
     "si512": (lambda: systems.silicon(4), 10),
     "si4096": (lambda: systems.silicon(8), 2),
     "water192": (lambda: systems.water(4), 20),
+    "oxide224": (systems.oxide, 20),
 }
 CASES = (*INFERENCE, "train")
 
@@ -116,8 +121,10 @@ def main() -> None:
     for name in options.cases:
         benchmark.run(name)
     settings = hyperparameters(options)
-    title = {"nequip": "NequIP", "mace": f"MACE, {settings['channels'][0]} channels"}
-    print(benchmark.finish(title[options.model], options.model, settings=settings, md=MD))
+    title = {"nequip": "NequIP", "mace": "MACE", "tensornet": "TensorNet"}[options.model]
+    channels = ", ".join(map(str, settings["channels"]))
+    name = f"{options.model}-{options.channels}" if options.channels else options.model
+    print(benchmark.finish(f"{title}, {channels} channels", name, settings=settings, md=MD))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,10 @@ for peer in "${peers[@]}"; do
             install mace torch==2.13.0
             install mace mace-torch==0.3.16 torch==2.13.0
             ;;
+        matgl)
+            install matgl torch==2.13.0
+            install matgl matgl==4.1.2 torch==2.13.0
+            ;;
         nequix)
             # Without its dependencies, then with them: on Linux it would ask for CUDA's jax.
             install nequix --no-deps nequix==0.4.5
@@ -46,7 +50,7 @@ for peer in "${peers[@]}"; do
         pyace) install pyace python-ace==0.4.0rc1 ase ;; # for tests of what is exported
         mlip) install mlip mlip==0.2.5 "$jax" ;;
         *)
-            echo "install_peers.sh: unknown peer '$peer'; known: nequip mace nequix mlip lammps quippy pyace" >&2
+            echo "install_peers.sh: unknown peer '$peer'; known: nequip mace matgl nequix mlip lammps quippy pyace" >&2
             exit 1
             ;;
     esac

@@ -9,8 +9,10 @@ from ase.calculators.lj import LennardJones
 from ase.io import read
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.neighborlist import neighbor_list
+from ase.spacegroup import crystal
 
 SILICON_LATTICE = 5.431  # Å
+SPINEL_LATTICE, SPINEL_OXYGEN = 8.2, 0.262  # Å, and the free coordinate of oxygen
 WATER_SPACING = 3.105  # Å between molecules on a simple cubic lattice: 1.0 g/cm³
 
 
@@ -30,6 +32,20 @@ def water(per_edge: int, seed: int = 0) -> Atoms:
         h2o.euler_rotate(*rng.uniform(0, 360, 3), center="COM")
         h2o.translate((np.array(site) + 0.5) * WATER_SPACING - h2o.get_center_of_mass())
         atoms += h2o
+    return atoms
+
+
+def oxide(seed: int = 0, rattle: float = 0.05) -> Atoms:
+    """(Mg,Zn)(Al,Cr)₂O₄: 2 x 2 x 1 cubic cells of spinel (224 atoms), metals mixed at random."""
+    sites = [(0.125,) * 3, (0.5,) * 3, (SPINEL_OXYGEN,) * 3]
+    cell = [SPINEL_LATTICE] * 3 + [90.0] * 3
+    atoms = crystal(["Mg", "Al", "O"], sites, spacegroup=227, setting=2, cellpar=cell) * (2, 2, 1)
+    rng = np.random.default_rng(seed)
+    for metal, other in (("Mg", "Zn"), ("Al", "Cr")):
+        places = np.flatnonzero(np.array(atoms.get_chemical_symbols()) == metal)
+        for place in rng.permutation(places)[: len(places) // 2]:
+            atoms[int(place)].symbol = other
+    atoms.rattle(rattle, seed=seed)
     return atoms
 
 

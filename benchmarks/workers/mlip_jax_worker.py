@@ -1,4 +1,4 @@
-"""Our own NequIP or MACE, or a published potential, under `jit`, `simulate` and `train`."""
+"""Our own models, or a published potential, under `jit`, `simulate` and `train`."""
 
 import dataclasses
 from itertools import cycle
@@ -18,11 +18,9 @@ from mlip_jax.interop import weights
 from mlip_jax.models import requirements
 from mlip_jax.models.mace import MACE
 from mlip_jax.models.nequip import NequIP
+from mlip_jax.models.tensornet import TensorNet
 from mlip_jax.neighbors.host import neighbor_list
 from mlip_jax.potential import Potential, predict_fn
-from mlip_jax.simulate import dynamics, ensembles
-from mlip_jax.simulate.settings import EnsembleConfig
-from mlip_jax.simulate.system import prepare
 from mlip_jax.train import optimizer as optimizers
 from mlip_jax.train import step as steps
 from mlip_jax.train.loss import LossConfig, PropertyLoss
@@ -31,8 +29,20 @@ BLOCKS = {"jit": 0, "jit, blocks of 8": 8, "jit, blocks of 16": 16, "jit, blocks
 SKIN = 0.5  # Å
 
 
-def make_model(settings: dict) -> NequIP | MACE:
+def make_model(settings: dict) -> NequIP | MACE | TensorNet:
     """The model; its parameters come from `init`."""
+    if settings["model"] == "tensornet":
+        return TensorNet(
+            species=tuple(settings["atomic_numbers"]),
+            cutoff=settings["cutoff"],
+            num_layers=settings["layers"],
+            num_features=settings["channels"][0],
+            radial_basis="gaussian",
+            num_radial=settings["radial_basis"],
+            gaussian_range=settings["cutoff"] + 1.0,
+            readout="gated",
+            energy_scale=settings["energy_scale"],
+        )
     if settings["model"] == "mace":
         irreps = [f"{n}x{l}{'eo'[l % 2]}" for l, n in enumerate(settings["channels"])]
         return MACE(
@@ -123,6 +133,11 @@ def inference(case: dict, settings: dict) -> Program:
 
 def simulate(potential: Potential, structure: Structure, block: int, case: dict) -> Task:
     """Velocity Verlet as `mlip_jax.simulate` runs a chunk of it, one compiled loop."""
+    # Only here, as a user's program would: jax-md takes as long to import as all the rest.
+    from mlip_jax.simulate import dynamics, ensembles
+    from mlip_jax.simulate.settings import EnsembleConfig
+    from mlip_jax.simulate.system import prepare
+
     system = prepare(potential, structure, "float32", SKIN, block)
     ensemble = ensembles.build(
         EnsembleConfig("nve"), case["timestep_fs"], structure.num_atoms, system.dtype

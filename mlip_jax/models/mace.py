@@ -7,7 +7,8 @@ program mace-torch 0.3, so that its weights mean the same here.
 
 import itertools
 import math
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import annotated_types
 import flax.linen as nn
@@ -18,8 +19,8 @@ from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
 from mlip_jax.models.fields import from_data
-from mlip_jax.nn import angular, covalent, radial
-from mlip_jax.nn.convolution import ConvolutionKernels, Edges, convolve, convolve_elements
+from mlip_jax.nn import convolution, covalent, radial
+from mlip_jax.nn.convolution import MAX_SUMMED_ELEMENTS, ConvolutionKernels, Edges, make_edges
 from mlip_jax.nn.equivariant import LinearKernels, SelfConnection, linear, silu
 from mlip_jax.nn.irreps import (
     SCALAR,
@@ -31,9 +32,6 @@ from mlip_jax.nn.irreps import (
     parse_layout,
 )
 from mlip_jax.nn.product_basis import ProductBasis
-
-MAX_SUMMED_ELEMENTS = 4
-"""Up to so many elements the first layer sums over the neighbours of each element by itself."""
 
 _Positive = Annotated[int, annotated_types.Ge(1)]
 
@@ -130,6 +128,17 @@ class MACE(nn.Module):
             energies = energies + 0.5 * self.repulsion * jnp.sum(pairs, axis=1)
         return AtomOutputs(energies=energies, features=jnp.concatenate(kept, axis=-1))
 
+    def fold(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Variables in float64 for a program of float32: networks of the distance are series."""
+        if self.distance_transform is not None:
+            return dict(variables)
+
+        def basis(distances: Array) -> tuple[Array, Array]:
+            envelope = radial.polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
+            return self._basis(distances, envelope), envelope
+
+        return convolution.fold_networks(variables, basis, self.cutoff)
+
     def layout(self) -> Layout:
         """Layout of the features between layers.
 
@@ -151,19 +160,22 @@ class MACE(nn.Module):
     ) -> tuple[Float[Array, "atoms max_neighbors"], Edges]:
         vectors = edge_vectors(graph)
         distances = safe_norm(vectors)
-        directions = vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
+        envelope = radial.polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
         seen = distances
         if self.distance_transform is not None:
             radii = jnp.asarray(covalent.covalent_radii(known), distances.dtype)
             sums = radii[species][:, None] + radii[species[graph.neighbors]]
             inside = jnp.where(distances < self.cutoff, distances, self.cutoff)
             seen = covalent.transform(self.distance_transform, inside, sums)
-        frequencies = jnp.arange(1, self.num_bessels + 1, dtype=distances.dtype)
-        envelope = radial.polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
+        basis = self._basis(seen, envelope)
+        edges = make_edges(vectors, distances, self.max_ell, self.cutoff, basis, envelope)
+        return distances, edges
+
+    def _basis(self, seen: Array, envelope: Array) -> Float[Array, "*edges basis"]:
+        """Bessel functions of (transformed) distances [Å], times the envelope."""
+        frequencies = jnp.arange(1, self.num_bessels + 1, dtype=seen.dtype)
         scaled = envelope * (math.sqrt(2.0 / self.cutoff) * math.pi / self.cutoff)
-        basis = radial.bessel(seen, frequencies, self.cutoff) * scaled[..., None]
-        harmonics = angular.spherical_harmonics(directions, self.max_ell)
-        return distances, Edges(basis, jnp.concatenate(harmonics, axis=-1))
+        return radial.bessel(seen, frequencies, self.cutoff) * scaled[..., None]
 
 
 class Interaction(nn.Module):
@@ -216,10 +228,9 @@ class Interaction(nn.Module):
         width = self.inputs[0].channels
         middle = tuple(Channels(harmonic(l), width) for l in range(self.max_ell + 1))
         if not self.residual:
-            mapped = SelfConnection(middle, middle, name="element_map")(
+            messages = SelfConnection(middle, middle, name="element_map")(
                 tuple(messages[c.irrep] for c in middle), each, species
             )
-            messages = mapped
         basis = jnp.concatenate([messages[c.irrep] for c in middle], axis=1)
         products = ProductBasis(
             self.max_ell,
@@ -254,10 +265,11 @@ class Interaction(nn.Module):
         )(dtype)
         if self.first and alone[0].shape[0] <= MAX_SUMMED_ELEMENTS:
             senders = alone[0][:, 0] @ mixing[SCALAR]
-            total = convolve_elements(weights, graph, edges, senders, species)
+            total = convolution.convolve_elements(weights, graph, edges, senders, species)
         else:
             mixed = linear(mixing, self.inputs, features)
-            total = convolve(weights, graph, edges, tuple(mixed[c.irrep] for c in self.inputs))
+            senders = tuple(mixed[c.irrep] for c in self.inputs)
+            total = convolution.convolve(weights, graph, edges, senders)
         if not self.density_normalization:
             return total
         kernel = self.param("density", nn.initializers.normal(1.0), (self.radial_widths[0],), dtype)

@@ -6,7 +6,8 @@ those of the program nequip 0.19, so that its weights mean the same here.
 """
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,8 +17,8 @@ from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
 from mlip_jax.models.fields import from_data
-from mlip_jax.nn import angular, radial
-from mlip_jax.nn.convolution import ConvolutionKernels, Edges, convolve, convolve_elements
+from mlip_jax.nn import convolution, radial
+from mlip_jax.nn.convolution import MAX_SUMMED_ELEMENTS, ConvolutionKernels, Edges
 from mlip_jax.nn.equivariant import (
     LayerNorm,
     LinearKernels,
@@ -35,9 +36,6 @@ from mlip_jax.nn.irreps import (
     hidden_layout,
     product_paths,
 )
-
-MAX_SUMMED_ELEMENTS = 4
-"""Up to so many elements the first block sums over the neighbours of each element by itself."""
 
 
 class NequIP(nn.Module):
@@ -136,19 +134,39 @@ class NequIP(nn.Module):
             layout = block.outputs
         return self._readout(features[0][:, 0], alone[0][:, 0], species)
 
+    def fold(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Variables for a program of float32, made from those in float64.
+
+        Radial networks become series, constants of the convolutions, unless the envelope has a
+        step in its second derivative.
+        """
+        if self.envelope_onset is not None:
+            return dict(variables)
+        module = radial.BesselBasis(*self._radial(), parent=None)
+        frequencies = {"params": variables["params"].get("bessel", {})}
+
+        def basis(distances: Array) -> tuple[Any, Array]:
+            return module.apply(frequencies, distances), module.envelope(distances)
+
+        return convolution.fold_networks(variables, basis, self.cutoff)
+
     def _edges(self, vectors: Float[Array, "atoms max_neighbors 3"]) -> Edges:
         distances = safe_norm(vectors)
-        directions = vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
-        basis = radial.BesselBasis(
+        basis = radial.BesselBasis(*self._radial(), name="bessel")
+        envelope = basis.envelope(distances)
+        return convolution.make_edges(
+            vectors, distances, self.l_max, self.cutoff, basis(distances), envelope
+        )
+
+    def _radial(self) -> tuple[Any, ...]:
+        """Fields of the radial basis."""
+        return (
             self.cutoff,
             self.num_bessels,
             self.polynomial_cutoff_p,
             self.bessel_trainable,
             self.envelope_onset,
-            name="bessel",
         )
-        harmonics = angular.spherical_harmonics(directions, self.l_max)
-        return Edges(basis(distances), jnp.concatenate(harmonics, axis=-1))
 
     def _readout(
         self,
@@ -248,11 +266,11 @@ class InteractionBlock(nn.Module):
         )(dtype)
         if self.first and len(embedding) <= MAX_SUMMED_ELEMENTS:
             mixed = embedding @ mixing[SCALAR]
-            total = convolve_elements(weights, graph, edges, mixed, species)
+            total = convolution.convolve_elements(weights, graph, edges, mixed, species)
         else:
             mixed = linear(mixing, self.inputs, features)
             senders = tuple(mixed[c.irrep] for c in self.inputs)
-            total = convolve(weights, graph, edges, senders)
+            total = convolution.convolve(weights, graph, edges, senders)
         count = len(embedding)
         rows = {c.irrep: jnp.zeros((count, c.irrep.dim, c.channels), dtype) for c in gated}
         if self.self_connection is not None:

@@ -34,9 +34,6 @@ from mlip_jax.nn.dense import DenseKernels
 
 RadialName = Literal["exp_normal", "gaussian", "smooth_bessel"]
 
-SERIES_PRECISION = 1e-7
-"""Of the weights of messages where they are series, relative to the largest of them."""
-
 
 class TensorNet(nn.Module):
     """Energies of atoms from tensors that neighbours send each other.
@@ -109,7 +106,7 @@ class TensorNet(nn.Module):
 
             with double.allowed():
                 sampled = jax.jit(weights)
-                series = radial_series.radial_series(sampled, self.cutoff, SERIES_PRECISION)
+                series = radial_series.radial_series(sampled, self.cutoff, radial_series.PRECISION)
             if series is not None:
                 constants[f"interaction_{i}"] = {"series": series}
         return {**variables, "constants": constants}

@@ -6,7 +6,8 @@ Batzner et al. (2022), eq. 8 and 9.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,21 +15,42 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mlip_jax import graph as graphs
-from mlip_jax.nn import angular, radial
+from mlip_jax.nn import angular, chebyshev, radial, radial_series
 from mlip_jax.nn.equivariant import LinearKernels
 from mlip_jax.nn.irreps import Channels, Features, Irrep, Layout, Path, product_paths
+
+MAX_SUMMED_ELEMENTS = 4
+"""Up to so many elements, `convolve_elements` is the cheaper way for a first layer."""
 
 
 class Edges(NamedTuple):
     """What every layer needs to know of the pairs.
 
     Attributes:
-        basis: radial basis with its envelope, zero from the cutoff on.
         harmonics: spherical harmonics of degrees 0, 1, … side by side.
+        basis: radial basis with its envelope, zero from the cutoff on.
+        variable: of radial functions that are series, see `radial_series.variable`.
+        envelope: of these, zero from the cutoff on.
     """
 
-    basis: Float[Array, "atoms max_neighbors basis"]
     harmonics: Float[Array, "atoms max_neighbors components"]
+    basis: Float[Array, "atoms max_neighbors basis"] | None
+    variable: Float[Array, "atoms max_neighbors"] | None = None
+    envelope: Float[Array, "atoms max_neighbors"] | None = None
+
+
+def make_edges(
+    vectors: Float[Array, "atoms max_neighbors 3"],
+    distances: Float[Array, "atoms max_neighbors"],
+    l_max: int,
+    cutoff: float,
+    basis: Float[Array, "atoms max_neighbors basis"],
+    envelope: Float[Array, "atoms max_neighbors"],
+) -> Edges:
+    """Edges of pair vectors and their lengths [Å], with a radial basis and its envelope."""
+    directions = vectors / jnp.where(distances == 0.0, 1.0, distances)[..., None]
+    harmonics = jnp.concatenate(angular.spherical_harmonics(directions, l_max), axis=-1)
+    return Edges(harmonics, basis, radial_series.variable(distances, cutoff), envelope)
 
 
 class Convolution(NamedTuple):
@@ -37,21 +59,25 @@ class Convolution(NamedTuple):
     Attributes:
         inputs: layout of h.
         paths: products that are formed.
-        hidden: kernels of the radial network but the last.
-        last: last kernel of the radial network, one `[width, channels]` for each path.
+        hidden: kernels of the radial network but the last; `None`: polynomials take the place of
+            its hidden units.
+        last: last kernel of the radial network, or coefficients of the polynomials, one
+            `[width, channels]` for each path.
         mixing: kernel of the linear map for each irrep, over the root of the number of neighbours;
             its inputs are the channels of all paths to this irrep, in order.
     """
 
     inputs: Layout
     paths: tuple[Path, ...]
-    hidden: tuple[Float[Array, "_ _"], ...]
+    hidden: tuple[Float[Array, "_ _"], ...] | None
     last: tuple[Float[Array, "_ _"], ...]
     mixing: dict[Irrep, Float[Array, "_ _"]]
 
 
 class ConvolutionKernels(nn.Module):
     """Parameters of a convolution.
+
+    The constant `series`, where it is given, replaces the radial network, see `radial_series`.
 
     Attributes:
         inputs: layout of h.
@@ -76,13 +102,16 @@ class ConvolutionKernels(nn.Module):
         paths = product_paths(self.inputs, self.l_max, targets, self.reflections)
         channels = [self.inputs[path.source].channels for path in paths]
         widths = (*self.radial_widths, sum(channels))
-        *hidden, last = radial.ScalarKernels(widths, name="radial")(dtype)
+        *kernels, last = radial.ScalarKernels(widths, name="radial")(dtype)
+        hidden = tuple(kernels)
+        if self.has_variable("constants", "series"):
+            hidden, last = None, self.get_variable("constants", "series")
         splits = [sum(channels[: i + 1]) for i in range(len(paths) - 1)]
         mixing = LinearKernels(middle_layout(paths, channels), self.outputs, name="linear_out")
         return Convolution(
             self.inputs,
             paths,
-            tuple(hidden),
+            hidden,
             tuple(jnp.split(last, splits, axis=1)),
             {irrep: kernel / self.divisor for irrep, kernel in mixing(dtype).items()},
         )
@@ -108,8 +137,8 @@ def convolve(
     groups = _paths_by_degree(weights.paths)
     last = {l: jnp.concatenate([weights.last[k] for k in group], 1) for l, group in groups.items()}
 
-    def block(basis, harmonics, neighbors):
-        hidden = radial.hidden_network(weights.hidden, basis)
+    def block(neighbors, harmonics, *radial_inputs):
+        hidden = _radial_functions(weights, *radial_inputs)
         senders = [h[neighbors] for h in features]
         coupled: dict[int, Array] = {}
         for l, group in groups.items():
@@ -124,7 +153,7 @@ def convolve(
             for irrep, group in _paths_by_target(weights.paths).items()
         }
 
-    return graphs.map_atom_blocks(block, graph, edges.basis, edges.harmonics, graph.neighbors)
+    return graphs.map_atom_blocks(block, graph, graph.neighbors, *_needed(weights, edges))
 
 
 def convolve_elements(
@@ -154,8 +183,8 @@ def convolve_elements(
         kernel = (features[:, None, :] * last[None]).reshape(-1, features.shape[1])
         merged[path.target] = kernel @ weights.mixing[path.target]
 
-    def block(basis, harmonics, neighbors):
-        hidden = radial.hidden_network(weights.hidden, basis)
+    def block(neighbors, harmonics, *radial_inputs):
+        hidden = _radial_functions(weights, *radial_inputs)
         if num_species > 1:
             chosen = jax.nn.one_hot(species[neighbors], num_species, dtype=hidden.dtype)
             products = chosen[..., :, None] * hidden[..., None, :]
@@ -166,7 +195,30 @@ def convolve_elements(
             for path in weights.paths
         }
 
-    return graphs.map_atom_blocks(block, graph, edges.basis, edges.harmonics, graph.neighbors)
+    return graphs.map_atom_blocks(block, graph, graph.neighbors, *_needed(weights, edges))
+
+
+def fold_networks(
+    variables: Mapping[str, Any], basis: Callable[[Array], tuple[Array, Array]], cutoff: float
+) -> dict[str, Any]:
+    """Variables in which the radial networks of convolutions are series, as constants.
+
+    Args:
+        variables: of a model, in float64, whose layers have a submodule `convolution`.
+        basis: see `radial_series.series_of_networks`.
+        cutoff: Å.
+    """
+    networks = {
+        name: layer["convolution"]["radial"]
+        for name, layer in variables["params"].items()
+        if isinstance(layer, Mapping) and "convolution" in layer
+    }
+    series = radial_series.series_of_networks(networks, basis, cutoff)
+    constants = {
+        name: {"convolution": {"series": chebyshev.product_coefficients(values)}}
+        for name, values in series.items()
+    }
+    return {**variables, "constants": {**variables.get("constants", {}), **constants}}
 
 
 def couple(
@@ -180,6 +232,25 @@ def couple(
     matrix = jnp.asarray(tensor.transpose(1, 0, 2).reshape(-1, 2 * l3 + 1), dtype=sums.dtype)
     flat = sums.reshape(sums.shape[0], -1, sums.shape[-1])
     return jnp.einsum("iqc,qk->ikc", flat, matrix)
+
+
+def _needed(weights: Convolution, edges: Edges) -> Edges:
+    """Without what the radial functions do not depend on."""
+    if weights.hidden is None:
+        return edges._replace(basis=None)
+    return Edges(edges.harmonics, edges.basis)
+
+
+def _radial_functions(
+    weights: Convolution, basis: Array | None, variable: Array | None, envelope: Array | None
+) -> Float[Array, "atoms max_neighbors _"]:
+    """Hidden units of the radial network, or the polynomials that replace them."""
+    if weights.hidden is not None:
+        assert basis is not None
+        return radial.hidden_network(weights.hidden, basis)
+    assert variable is not None
+    assert envelope is not None
+    return chebyshev.products(variable, weights.last[0].shape[0], envelope)
 
 
 def _neighbor_sums(

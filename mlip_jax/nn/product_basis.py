@@ -135,26 +135,26 @@ class ProductBasis(nn.Module):
 
 def monomials(
     basis: Float[Array, "atoms components channels"], factors: Sequence[np.ndarray]
-) -> list[Float[Array, "atoms _ channels"]]:
+) -> list[Float[Array, "_ atoms channels"]]:
     """Products of components, channel by channel.
 
     Components are picked by a product with a matrix of zeros and ones: the transpose of indexing is
-    a scatter, which costs far more than the product.
+    a scatter, which costs far more than the product. One matrix for each factor, and products
+    first: what follows, and its transpose, neither pads nor transposes anything.
 
     Args:
         basis: A.
         factors: for each order, indices `[products, order]` of components.
     """
-    columns = np.concatenate([column for index in factors for column in index.T])
-    picked = jnp.asarray(np.eye(basis.shape[1])[columns], basis.dtype)
-    values = jnp.einsum("px,axc->apc", picked, basis, precision="highest")
-    result, start = [], 0
-    for index in factors:
-        count, order = index.shape
-        parts = [values[:, start + n * count : start + (n + 1) * count] for n in range(order)]
-        result.append(functools.reduce(jnp.multiply, parts))
-        start += order * count
-    return result
+    rows = jnp.swapaxes(basis, 0, 1)
+    flat = rows.reshape(len(rows), -1)
+
+    def picked(column: np.ndarray) -> Array:
+        matrix = jnp.asarray(np.eye(len(rows))[column], flat.dtype)
+        return jnp.matmul(matrix, flat, precision="highest")
+
+    products = (functools.reduce(jnp.multiply, map(picked, index.T)) for index in factors)
+    return [product.reshape(-1, *rows.shape[1:]) for product in products]
 
 
 Sums = Callable[[list[Array], Array], Array]
@@ -162,18 +162,26 @@ Sums = Callable[[list[Array], Array], Array]
 
 def _merged(coefficients: Sequence[np.ndarray], weights: Sequence[Array]) -> Sums:
     """Sums with weights and couplings merged: a polynomial for each element and channel."""
-    parts = [
+    polynomials = [
         jnp.einsum("mkp,zkc->zmpc", jnp.asarray(table, weight.dtype), weight)
         for table, weight in zip(coefficients, weights, strict=True)
     ]
-    polynomials = jnp.concatenate(parts, axis=2)
 
     def sums(products: list[Array], chosen: Array) -> Array:
-        values = jnp.concatenate(products, axis=1)[:, None]
-        terms = [jnp.sum(values * own[None], axis=2) for own in polynomials]
-        if len(terms) == 1:
-            return terms[0]
-        return jnp.einsum("az,zamc->amc", chosen, jnp.stack(terms))
+        def component(z: int, m: int) -> Array:
+            terms = [
+                jnp.sum(values * own[z, m, :, None], axis=0)
+                for values, own in zip(products, polynomials, strict=True)
+            ]
+            return sum(terms[1:], start=terms[0])
+
+        elements, components = polynomials[0].shape[:2]
+        of_elements = [
+            jnp.stack([component(z, m) for m in range(components)], axis=1) for z in range(elements)
+        ]
+        if elements == 1:
+            return of_elements[0]
+        return jnp.einsum("az,zamc->amc", chosen, jnp.stack(of_elements))
 
     return sums
 
@@ -184,9 +192,12 @@ def _separate(coefficients: Sequence[np.ndarray], weights: Sequence[Array]) -> S
     def sums(products: list[Array], chosen: Array) -> Array:
         terms = []
         for table, weight, values in zip(coefficients, weights, products, strict=True):
-            coupled = jnp.einsum("mkp,apc->amkc", jnp.asarray(table, weight.dtype), values)
-            own = jnp.einsum("az,zkc->akc", chosen, weight)
-            terms.append(jnp.sum(coupled * own[:, None], axis=2))
+            matrix = jnp.asarray(table.reshape(-1, table.shape[-1]), weight.dtype)
+            coupled = (matrix @ values.reshape(len(values), -1)).reshape(
+                *table.shape[:2], *values.shape[1:]
+            )
+            own = jnp.einsum("az,zkc->kac", chosen, weight)
+            terms.append(jnp.swapaxes(jnp.sum(coupled * own[None], axis=1), 0, 1))
         return sum(terms[1:], start=terms[0])
 
     return sums

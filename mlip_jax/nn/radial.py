@@ -95,12 +95,14 @@ class BesselBasis(nn.Module):
             frequencies = self.param(
                 "frequencies", lambda _: jnp.asarray(start, dtype=distances.dtype)
             )
-        if self.onset is None:
-            envelope = polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
-        else:
-            envelope = xplor_envelope(distances, self.onset, self.cutoff)
-        scaled = envelope * (2.0 * math.pi / self.cutoff**2)
+        scaled = self.envelope(distances) * (2.0 * math.pi / self.cutoff**2)
         return bessel(distances, frequencies, self.cutoff) * scaled[..., None]
+
+    def envelope(self, distances: Float[Array, "*edges"]) -> Float[Array, "*edges"]:
+        """The envelope alone."""
+        if self.onset is None:
+            return polynomial_envelope(distances, self.cutoff, self.polynomial_cutoff_p)
+        return xplor_envelope(distances, self.onset, self.cutoff)
 
 
 class ScalarKernels(nn.Module):

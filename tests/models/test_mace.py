@@ -71,7 +71,7 @@ def test_features_of_every_degree_turn_with_what_they_come_from(residual):
             np.einsum("mn,...n->...m", d, harmonics[..., l * l : (l + 1) ** 2])
             for l, d in enumerate(matrices)
         ]
-        edges = Edges(basis, jnp.asarray(np.concatenate(turned, axis=-1)))
+        edges = Edges(jnp.asarray(np.concatenate(turned, axis=-1)), basis)
         own = tuple(
             jnp.asarray(np.einsum("mn,anc->amc", d, x))
             for d, x in zip(matrices, features, strict=True)
@@ -140,3 +140,27 @@ def test_the_second_layer_reads_the_neighbours_and_not_their_elements():
     predict = jax.jit(predict_fn(model))
     first = [float(predict(variables, graph).atom_energies[0]) for graph in (near, far)]
     assert abs(first[0] - first[1]) > 1e-6 * abs(first[0]) > 0.0
+
+
+def test_radial_networks_become_series():
+    model = mace.MACE(**FIELDS)
+    graph = graph_of(crystal())
+    variables = jax.jit(model.init)(jax.random.key(0), graph)
+    folded = model.fold(variables)
+    assert set(folded["constants"]) == {"layer_0", "layer_1"}
+    predict = jax.jit(predict_fn(model))
+    expected, found = predict(variables, graph), predict(folded, graph)
+    # 1e-7 of the largest weight, some ten weights a neighbour, and slopes lose two digits
+    scale = np.abs(expected.atom_energies).max()
+    np.testing.assert_allclose(
+        found.atom_energies, expected.atom_energies, rtol=0, atol=2e-6 * scale
+    )
+    scale = np.abs(expected.forces).max()
+    np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-4 * scale)
+    assert np.abs(found.forces - expected.forces).max() > 0.0
+
+
+def test_networks_of_transformed_distances_stay():
+    model = mace.MACE(**FIELDS).clone(distance_transform="agnesi")
+    variables = {"params": {}}
+    assert model.fold(variables) == variables

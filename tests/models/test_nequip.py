@@ -178,3 +178,32 @@ def test_a_norm_without_the_first_self_connection_is_refused():
     model = nequip.NequIP(**{**FIELDS, "layer_norm": True})
     with pytest.raises(UserError, match="first_self_connection: true"):
         jax.eval_shape(model.init, jax.random.key(0), graph_of(crystal()))
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_radial_networks_become_series(trainable):
+    model = MODEL.clone(bessel_trainable=trainable)
+    graph = graph_of(crystal())
+    variables = jax.jit(model.init)(jax.random.key(0), graph)
+    if trainable:
+        frequencies = variables["params"]["bessel"]["frequencies"]
+        moved = {"bessel": {"frequencies": frequencies * 1.1}}
+        variables = {**variables, "params": {**variables["params"], **moved}}
+    folded = model.fold(variables)
+    assert set(folded["constants"]) == {"block_0", "block_1"}
+    predict = jax.jit(predict_fn(model))
+    expected, found = predict(variables, graph), predict(folded, graph)
+    # 1e-7 of the largest weight, some ten weights a neighbour, and slopes lose two digits
+    scale = np.abs(expected.atom_energies).max()
+    np.testing.assert_allclose(
+        found.atom_energies, expected.atom_energies, rtol=0, atol=2e-6 * scale
+    )
+    scale = np.abs(expected.forces).max()
+    np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-4 * scale)
+    assert np.abs(found.forces - expected.forces).max() > 0.0
+
+
+def test_networks_behind_an_envelope_with_a_step_stay():
+    model = MODEL.clone(envelope_onset=2.5)
+    variables = {"params": {}}
+    assert model.fold(variables) == variables

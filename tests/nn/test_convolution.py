@@ -31,7 +31,7 @@ def edges_of(graph):
     r = safe_norm(vectors)
     basis = radial.BesselBasis(CUTOFF, 4, 6).apply({}, r)
     harmonics = angular.spherical_harmonics(vectors / r[..., None], L_MAX)
-    return convolution.Edges(basis, jnp.concatenate(harmonics, axis=-1))
+    return convolution.Edges(jnp.concatenate(harmonics, axis=-1), basis)
 
 
 def weights_of(inputs, outputs):

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlip_jax.nn import radial, radial_series
+from mlip_jax.nn import chebyshev, radial, radial_series
 
 CUTOFF = 5.0
 
@@ -48,3 +48,14 @@ def test_beyond_the_cutoff_values_and_slopes_are_zero():
 
 def test_functions_that_vary_too_quickly_have_no_series():
     assert radial_series.radial_series(lambda r: np.sin(200.0 * r)[:, None], CUTOFF, 1e-6) is None
+
+
+def test_in_products_a_series_is_the_same_sum():
+    coefficients = 0.7 ** np.arange(29)[:, None] * np.random.default_rng(0).normal(size=(29, 3))
+    y = jnp.linspace(-1.0, 1.0, 101)
+    terms = chebyshev.polynomials(y, 29, jnp.cos(y))
+    products = chebyshev.products(y, 29, jnp.cos(y))
+    found = products @ chebyshev.product_coefficients(coefficients)
+    assert products.shape == (101, 32)
+    # float64, with another order of the sums
+    np.testing.assert_allclose(found, jnp.einsum("ky,kc->yc", terms, coefficients), atol=1e-13)
