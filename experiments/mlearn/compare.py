@@ -20,6 +20,8 @@ NAMES = {"snap": "SNAP", "qsnap": "qSNAP", "nnp": "NNP", "mtp": "MTP", "gap": "G
 def lines(rows: list[dict[str, Any]], published: dict[str, Any]) -> list[str]:
     """The table: MAE of energies [meV/atom] and forces [eV/Å] on the test files.
 
+    Errors with a star are those on the validation part, where there is no test file.
+
     Args:
         rows: of the study's table.
         published: errors by element and method.
@@ -31,14 +33,16 @@ def lines(rows: list[dict[str, Any]], published: dict[str, Any]) -> list[str]:
     for row in rows:
         theirs = published.get(row["element"].capitalize(), {}).get(NAMES.get(row["method"]), {})
         theirs = theirs.get("test", {})
-        energy = row.get("test_energy_mae")
+        where = "test" if row.get("test_energy_mae") is not None else "valid"
+        energy, forces = (row.get(f"{where}_{name}_mae") for name in ("energy", "forces"))
+        star = "" if where == "test" else "*"
         cells = [
             row["element"].capitalize(),
             row["method"],
-            row["status"] if energy is None else f"{1e3 * energy:.2f}",
+            row["status"] if energy is None else f"{1e3 * energy:.2f}{star}",
             _text(theirs.get("energy_mae"), ".2f"),
-            _text(row.get("test_forces_mae"), ".3f"),
-            _text(theirs.get("force_mae"), ".3f"),
+            _text(forces, ".4f") + (star if forces is not None else ""),
+            _text(theirs.get("force_mae"), ".4f"),
             _text(row.get("cost"), ".3g"),
         ]
         result.append(f"| {' | '.join(cells)} |")
