@@ -27,7 +27,7 @@ from mlip_jax.graph import (
 )
 from mlip_jax.models import chgnet_layers as layers
 from mlip_jax.models.chgnet_layers import Angles, Convolution, Gated
-from mlip_jax.models.fields import from_data
+from mlip_jax.models.fields import from_data, require_positive
 from mlip_jax.nn import dense, double
 from mlip_jax.nn.dense import Dense, DenseKernels, Norm, NormKernels
 
@@ -200,12 +200,7 @@ class CHGNet(nn.Module):
         )
 
     def _checked_species(self) -> tuple[int, ...]:
-        positive = ("cutoff", "bond_cutoff", "num_layers", "num_features", "num_radial")
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise UserError(
-                    f"chgnet.{name}: got {getattr(self, name)}; expected a positive number."
-                )
+        require_positive(self, "cutoff", "bond_cutoff", "num_layers", "num_features", "num_radial")
         if self.bond_cutoff > self.cutoff:
             raise UserError(
                 f"chgnet.bond_cutoff: got {self.bond_cutoff} Å; expected at most the cutoff, "

@@ -1,4 +1,4 @@
-"""Fields of models that training fills in from the data."""
+"""Fields of models: those that training fills in from the data, and those that are positive."""
 
 from typing import Any
 
@@ -24,3 +24,20 @@ def from_data(module: nn.Module, name: str) -> Any:
             "data; outside of training, set it."
         )
     return value
+
+
+def require_positive(module: nn.Module, *names: str) -> None:
+    """Refuses fields that are not positive.
+
+    Args:
+        module: a model, whose name in configs is that of its class in small letters.
+        names: of fields that are numbers.
+
+    Raises:
+        UserError: naming the field.
+    """
+    for name in names:
+        value = getattr(module, name)
+        if not value > 0:
+            where = f"{type(module).__name__.lower()}.{name}"
+            raise UserError(f"{where}: got {value}; expected a positive number.")

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, prefix_length, safe_norm
-from mlip_jax.models.fields import from_data
+from mlip_jax.models.fields import from_data, require_positive
 from mlip_jax.models.m3gnet_layers import Block, End, Triplets
 from mlip_jax.nn import angular, dense, radial, spherical_bessel
 from mlip_jax.nn.dense import DenseKernels, GatedKernels
@@ -142,12 +142,17 @@ class M3GNet(nn.Module):
         )
 
     def _checked_species(self) -> tuple[int, ...]:
-        positive = ("cutoff", "threebody_cutoff", "num_blocks", "max_n", "max_l", "num_features")
-        for name in (*positive, "num_bond_features", "width"):
-            if getattr(self, name) <= 0:
-                raise UserError(
-                    f"m3gnet.{name}: got {getattr(self, name)}; expected a positive number."
-                )
+        require_positive(
+            self,
+            "cutoff",
+            "threebody_cutoff",
+            "num_blocks",
+            "max_n",
+            "max_l",
+            "num_features",
+            "num_bond_features",
+            "width",
+        )
         if self.threebody_cutoff > self.cutoff:
             raise UserError(
                 f"m3gnet.threebody_cutoff: got {self.threebody_cutoff} Å; expected at most the "

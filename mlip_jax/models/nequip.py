@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
-from mlip_jax.models.fields import from_data
+from mlip_jax.models.fields import from_data, require_positive
 from mlip_jax.nn import convolution, radial
 from mlip_jax.nn.convolution import MAX_SUMMED_ELEMENTS, ConvolutionKernels, Edges
 from mlip_jax.nn.equivariant import (
@@ -198,11 +198,7 @@ class NequIP(nn.Module):
         return tuple(self.num_features)
 
     def _checked_species(self) -> tuple[int, ...]:
-        for name in ("cutoff", "num_layers", "num_bessels"):
-            if getattr(self, name) <= 0:
-                raise UserError(
-                    f"nequip.{name}: got {getattr(self, name)}; expected a positive number."
-                )
+        require_positive(self, "cutoff", "num_layers", "num_bessels")
         return tuple(from_data(self, "species"))
 
 

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mlip_jax import elements
-from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, map_atom_blocks, safe_norm
-from mlip_jax.models.fields import from_data
+from mlip_jax.models.fields import from_data, require_positive
 from mlip_jax.models.local import isolated_atoms
 from mlip_jax.nn import dense, radial
 from mlip_jax.nn.dense import Dense, DenseKernels
@@ -143,11 +142,7 @@ class PaiNN(nn.Module):
         )
 
     def _checked_species(self) -> tuple[int, ...]:
-        for name in ("cutoff", "num_layers", "num_features", "num_radial", "norm_epsilon"):
-            if getattr(self, name) <= 0:
-                raise UserError(
-                    f"painn.{name}: got {getattr(self, name)}; expected a positive number."
-                )
+        require_positive(self, "cutoff", "num_layers", "num_features", "num_radial", "norm_epsilon")
         return tuple(from_data(self, "species"))
 
 

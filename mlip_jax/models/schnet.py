@@ -13,9 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mlip_jax import elements
-from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, map_atom_blocks, safe_norm
-from mlip_jax.models.fields import from_data
+from mlip_jax.models.fields import from_data, require_positive
 from mlip_jax.models.local import isolated_atoms
 from mlip_jax.nn import dense, radial
 from mlip_jax.nn.dense import Dense, DenseKernels
@@ -139,10 +138,13 @@ class SchNet(nn.Module):
         )
 
     def _checked_species(self) -> tuple[int, ...]:
-        positive = ("cutoff", "num_interactions", "num_features", "num_filters", "gamma")
-        for name in (*positive, "num_gaussians"):
-            if getattr(self, name) <= 0:
-                raise UserError(
-                    f"schnet.{name}: got {getattr(self, name)}; expected a positive number."
-                )
+        require_positive(
+            self,
+            "cutoff",
+            "num_interactions",
+            "num_features",
+            "num_filters",
+            "gamma",
+            "num_gaussians",
+        )
         return tuple(from_data(self, "species"))

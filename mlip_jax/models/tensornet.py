@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
-from mlip_jax.models.fields import from_data
+from mlip_jax.models.fields import from_data, require_positive
 from mlip_jax.models.tensornet_layers import (
     Edges,
     Embedding,
@@ -150,11 +150,7 @@ class TensorNet(nn.Module):
         )
 
     def _checked_species(self) -> tuple[int, ...]:
-        for name in ("cutoff", "num_features", "num_radial"):
-            if getattr(self, name) <= 0:
-                raise UserError(
-                    f"tensornet.{name}: got {getattr(self, name)}; expected a positive number."
-                )
+        require_positive(self, "cutoff", "num_features", "num_radial")
         if self.num_layers < 0:
             raise UserError(f"tensornet.num_layers: got {self.num_layers}; expected 0 or more.")
         return tuple(from_data(self, "species"))
