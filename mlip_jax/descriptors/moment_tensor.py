@@ -86,6 +86,16 @@ class MomentTensors(nn.Module):
         """The scalars, contractions of what `atomic_basis` gives."""
         return self._scalars(basis.T)
 
+    def basis_slopes(
+        self, basis: Float[Array, "atoms basis"]
+    ) -> Float[Array, "atoms features basis"]:
+        """Derivatives of what `from_atomic_basis` gives by the basis.
+
+        Forward through the contractions: all directions stand side by side in a row, where reverse
+        passes, one for each feature, would scatter.
+        """
+        return jax.vmap(self._slopes)(basis)
+
     def isolated_features(self) -> Float[np.ndarray, "elements features"]:
         """Zero: there is nothing without neighbours."""
         return np.zeros((len(self._checked_species()), len(self._schedule.scalars)))
@@ -126,6 +136,16 @@ class MomentTensors(nn.Module):
         for stage in self._schedule.stages:
             values = jnp.concatenate([values, *(_evaluate(rows, values) for rows in stage)])
         return values[self._schedule.scalars].T
+
+    def _slopes(self, values: Float[Array, " components"]) -> Float[Array, "features components"]:
+        """Carries out the schedule for one atom, with the derivatives of all values."""
+        slopes = jnp.eye(len(values), dtype=values.dtype)
+        for stage in self._schedule.stages:
+            found = [_evaluate_slopes(rows, values, slopes) for rows in stage]
+            new = [_evaluate(rows, values[:, None])[:, 0] for rows in stage]
+            values = jnp.concatenate([values, *new])
+            slopes = jnp.concatenate([slopes, *found])
+        return slopes[self._schedule.scalars]
 
     def _checked_species(self) -> tuple[int, ...]:
         if self.species is None:
@@ -214,6 +234,16 @@ def _components(
 def _evaluate(rows: Rows, values: Float[Array, "values atoms"]) -> Float[Array, "rows atoms"]:
     coefficients = jnp.asarray(rows.coefficients, values.dtype)[..., None]
     return jnp.sum(coefficients * values[rows.left] * values[rows.right], axis=1)
+
+
+def _evaluate_slopes(
+    rows: Rows, values: Float[Array, " values"], slopes: Float[Array, "values basis"]
+) -> Float[Array, "rows basis"]:
+    """Derivatives of what `_evaluate` gives, of one atom."""
+    coefficients = jnp.asarray(rows.coefficients, values.dtype)
+    by_left = jnp.einsum("rk,rkb->rb", coefficients * values[rows.right], slopes[rows.left])
+    by_right = jnp.einsum("rk,rkb->rb", coefficients * values[rows.left], slopes[rows.right])
+    return by_left + by_right
 
 
 def _near_identity(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
