@@ -170,7 +170,7 @@ def _check_digest(name: str, path: Path, expected: str) -> None:
     if digest != expected:
         raise UserError(
             f"{path}: got the SHA-256 {digest}; {name} has {expected}. The file is damaged, or of "
-            "another version: restore it, or read it with `mlip-jax import`."
+            f"another version or conversion: restore it, or {_by_import(name)}."
         )
 
 
@@ -202,5 +202,12 @@ def _where_to_get(name: str, known: Entry) -> str:
     return (
         f"{name}: a published potential ({known.citation}) whose files are not on this machine. "
         f"Looked for {files} in {' and '.join(folders)}. Get them from {known.publisher}; put them "
-        f"into the folder {known.folder} below a directory and name that in {SEARCH_PATH}."
+        f"into the folder {known.folder} below a directory and name that in {SEARCH_PATH}; or "
+        f"{_by_import(name)}."
     )
+
+
+def _by_import(name: str) -> str:
+    """How files that are not those of the table get the name."""
+    saved = _cache() / "potentials" / name
+    return f"import what you have: `mlip-jax import {entry(name).format} FILES -o {saved}`"

@@ -88,6 +88,10 @@ def test_a_saved_potential_goes_before_files(files, tmp_path):
     storage.save(changed, saved)
     assert catalogue.find("tiny-1") == saved
     assert catalogue.load("tiny-1").reference_energies == {14: -1.0}
+    # What was imported by hand has no name in its card.
+    storage.save(weights.read("snap", sorted(files.iterdir())), saved)
+    assert "published" not in catalogue.load("tiny-1").card
+    storage.save(changed, saved)
     saved.rename(saved.with_name("tiny-2"))
     with pytest.raises(UserError, match=r"got .*'tiny-1', 'snap', 1.* expected .*'tiny-2'"):
         catalogue.load("tiny-2")
@@ -104,8 +108,15 @@ def test_a_name_whose_files_are_nowhere_says_how_to_get_them(files):
     assert catalogue.find("tiny-1") is None
     with pytest.raises(UserError) as caught:
         catalogue.load("tiny-1")
-    for part in (str(files), "si.snapparam", "A. Tester", "the author of this test", "SEARCH"):
-        assert part.replace("SEARCH", catalogue.SEARCH_PATH) in str(caught.value)
+    for part in (
+        str(files),
+        "si.snapparam",
+        "A. Tester",
+        "the author of this test",
+        catalogue.SEARCH_PATH,
+    ):
+        assert part in str(caught.value)
+    assert "mlip-jax import snap FILES -o" in str(caught.value)
 
 
 @pytest.mark.parametrize(
