@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from mlip_jax.data.structure import Structure
     from mlip_jax.graph import AtomicGraph
     from mlip_jax.inference import evaluate, predict
+    from mlip_jax.interop.catalogue import load
     from mlip_jax.models import build_model
     from mlip_jax.potential import Potential, predict_fn, sum_energies
-    from mlip_jax.storage import load, save
+    from mlip_jax.storage import save
 
 _SOURCES = {
     "AtomicGraph": "graph",
@@ -32,7 +33,7 @@ _SOURCES = {
     "UserError": "config",
     "build_model": "models",
     "evaluate": "inference",
-    "load": "storage",
+    "load": "interop.catalogue",
     "make_graph": "data.collate",
     "predict": "inference",
     "predict_fn": "potential",

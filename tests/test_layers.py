@@ -48,6 +48,7 @@ DOORS = {
     "matplotlib": {"train", "data", "simulate", "study"},
     "optax": {"train"},
     "orbax": {"train"},
+    "pooch": {"interop.catalogue"},
     "pydantic": {"config"},
     "pymatgen": {"data"},
     "rich": {"cli", "train", "simulate"},

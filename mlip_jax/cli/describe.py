@@ -16,7 +16,9 @@ class Kind(enum.StrEnum):
 
 
 def info(
-    potential: Annotated[Path, typer.Argument(help="Directory of a potential.")],
+    potential: Annotated[
+        Path, typer.Argument(help="Directory of a potential, or a published name.")
+    ],
 ) -> None:
     """Show what is inside a potential: its model, size, reference energies and card.
 
@@ -24,9 +26,10 @@ def info(
 
         mlip-jax info runs/si/potential
     """
-    from mlip_jax import config, storage
+    from mlip_jax import config
+    from mlip_jax.interop import catalogue
 
-    typer.echo(config.format_yaml(contents(storage.load(potential))), nl=False)
+    typer.echo(config.format_yaml(contents(catalogue.load(potential))), nl=False)
 
 
 def contents(potential: Any) -> dict[str, Any]:

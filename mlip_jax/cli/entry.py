@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mlip_jax import __version__
-from mlip_jax.cli import data, describe, exchange, fit, process, simulate, study, use
+from mlip_jax.cli import data, describe, exchange, fit, potentials, process, simulate, study, use
 
 app = typer.Typer(
     name="mlip-jax",
@@ -25,6 +25,7 @@ app.command()(process.guarded(study.study))
 app.add_typer(data.app, name="data")
 app.command(name="import")(process.guarded(exchange.import_))
 app.command()(process.guarded(exchange.export))
+app.command()(process.guarded(potentials.potentials))
 app.command()(process.guarded(describe.info))
 app.command()(process.guarded(describe.schema))
 app.command()(process.guarded(describe.template))

@@ -62,7 +62,9 @@ def import_(
 
 def export(
     format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="ace or snap.")],
-    potential: Annotated[Path, typer.Argument(help="Directory of the potential.")],
+    potential: Annotated[
+        Path, typer.Argument(help="Directory of a potential, or a published name.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Path of the files, without their suffix.")
     ],
@@ -81,9 +83,8 @@ def export(
         mlip-jax export snap potentials/cu -o Cu
     """
     process.prepare_jax(Precision.float64)
-    from mlip_jax import storage
-    from mlip_jax.interop import weights
+    from mlip_jax.interop import catalogue, weights
 
-    files = weights.write(format_name, storage.load(potential), output)
+    files = weights.write(format_name, catalogue.load(potential), output)
     typer.echo(f"{format_name} potential: {', '.join(str(path) for path in files)}\n")
     typer.echo(files[-1].read_text(encoding="utf-8"), nl=False)

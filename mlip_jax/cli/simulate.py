@@ -28,8 +28,8 @@ def md(
     """Run molecular dynamics: NVE, Langevin or Nosé-Hoover.
 
     Writes the trajectory, `thermo.jsonl`, `thermo.png` and a restart file. Ctrl-C leaves all of
-    them complete. The config has the sections `potential` (a path), `structure` (`file`, `index`),
-    `ensemble` and `simulation`.
+    them complete. The config has the sections `potential` (a path, or a published name),
+    `structure` (`file`, `index`), `ensemble` and `simulation`.
 
     For example
 
@@ -45,12 +45,12 @@ def md(
     simulation = parsed["simulation"]
     process.prepare_jax(simulation.precision)
     from mlip_jax import config as configs
-    from mlip_jax import storage
+    from mlip_jax.interop import catalogue
     from mlip_jax.simulate import engine, trajectory
 
     if not isinstance(mapping.get("potential"), str):
-        raise UserError(f"{config}: potential: missing; expected the directory of a potential.")
-    potential = storage.load(sections.find(Path(mapping["potential"]), config.parent, "potential"))
+        raise UserError(f"{config}: potential: missing; expected its directory or name.")
+    potential = catalogue.load(mapping["potential"], config.parent)
     start = sections.find(parsed["structure"].file, config.parent, "structure.file")
     structure, momenta = trajectory.read_frame(start, parsed["structure"].index)
     output = Path("runs") / config.stem if output is None else output
@@ -97,15 +97,15 @@ def relax(
     """
     process.prepare_jax(precision)
     from mlip_jax import config as configs
-    from mlip_jax import storage
     from mlip_jax.data import formats
+    from mlip_jax.interop import catalogue
     from mlip_jax.simulate import relax as relaxation
     from mlip_jax.simulate import trajectory
     from mlip_jax.simulate.settings import RelaxationConfig
 
     settings = configs.apply_overrides({"precision": str(precision)}, overrides or ())
     parsed = configs.parse(RelaxationConfig, settings, "relaxation")
-    loaded = storage.load(potential)
+    loaded = catalogue.load(potential)
     start, _ = trajectory.read_frame(structure, index)
     use.check_writable(output)
     formats.writer(output)

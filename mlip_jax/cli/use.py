@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from mlip_jax.inference import StructurePrediction
     from mlip_jax.potential import Potential
 
-PotentialArgument = Annotated[Path, typer.Argument(help="Directory of a potential.")]
+PotentialArgument = Annotated[
+    Path, typer.Argument(help="Directory of a potential, or a published name.")
+]
 IndexOption = Annotated[str, typer.Option(help="Frames: a number or a slice such as '::10'.")]
 BatchOption = Annotated[
     int | None, typer.Option(min=1, help="Atoms computed at a time; fewer need less memory.")
@@ -66,9 +68,10 @@ def evaluate(
         mlip-jax evaluate runs/si/potential dft.extxyz --labels energy=dft_energy
     """
     process.prepare_jax(precision)
-    from mlip_jax import inference, storage
+    from mlip_jax import inference
+    from mlip_jax.interop import catalogue
 
-    loaded = storage.load(potential)
+    loaded = catalogue.load(potential)
     keys = label_keys(loaded, labels or ())
     structures = read_structures(data, loaded, index, keys)
     check_named(data, structures, keys, labels or ())
@@ -113,17 +116,18 @@ def predict(
 
         mlip-jax predict runs/si/potential new.extxyz -o new.npz
 
-        mlip-jax predict runs/si/potential trajectory.traj --index ::10 -o frames.extxyz
+        mlip-jax predict chgnet-0.3.0 trajectory.traj --index ::10 -o frames.extxyz
 
         mlip-jax predict runs/si_snap/potential new.extxyz -o new.npz --uncertainty
     """
     if uncertainty and output.suffix != ".npz":
         raise typer.BadParameter(f"got {output}; --uncertainty writes an .npz only.")
     process.prepare_jax(Precision.float64 if uncertainty else precision)
-    from mlip_jax import inference, storage
+    from mlip_jax import inference
     from mlip_jax.data import formats
+    from mlip_jax.interop import catalogue
 
-    loaded = storage.load(potential)
+    loaded = catalogue.load(potential)
     read = read_structures(structures, loaded, index, input_keys(loaded))
     check_writable(output)
     if output.suffix != ".npz":

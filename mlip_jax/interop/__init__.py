@@ -1,15 +1,15 @@
-"""Doors to other programs: `ase`, and `weights` of published potentials.
+"""Doors to other programs: `ase`, `weights` of published potentials, and their `catalogue`.
 
-Both are loaded when they are first used: importing this package imports neither.
+All are loaded when they are first used: importing this package imports none.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlip_jax.interop import ase, weights
+    from mlip_jax.interop import ase, catalogue, weights
 
-__all__ = ["ase", "weights"]
+__all__ = ["ase", "catalogue", "weights"]
 
 
 def __getattr__(name: str) -> Any:

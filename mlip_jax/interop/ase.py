@@ -1,6 +1,7 @@
-"""A potential as a calculator of ASE."""
+"""A potential, or a committee of several, as a calculator of ASE."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -17,9 +18,13 @@ from mlip_jax.data.shapes import row_ladder
 from mlip_jax.data.structure import Structure, require_inputs
 from mlip_jax.graph import AtomicGraph
 from mlip_jax.inference import require_precision
+from mlip_jax.interop import catalogue
 from mlip_jax.neighbors.host import HostNeighbors, neighbor_list
 from mlip_jax.neighbors.reciprocal import reciprocal_ladder
 from mlip_jax.potential import Potential, Prediction, predict_fn
+
+Source = Potential | str | os.PathLike
+"""A potential, its directory, or the name of a published one."""
 
 
 class MLIPCalculator(Calculator):
@@ -32,6 +37,10 @@ class MLIPCalculator(Calculator):
 
     Magnetic moments are absolute values [μ_B], and the total moment `magmom` is their sum, that of
     ferromagnetic order.
+
+    Several potentials are a committee: every result is the mean of theirs, and `results` has the
+    standard deviations (of a sample, over N - 1) `energy_std` [eV], `forces_std` [eV/Å] of each
+    component and, where there is a stress, `stress_std` [eV/Å^3] in ASE's order.
     """
 
     implemented_properties: ClassVar[list[str]] = [  # pyright: ignore
@@ -47,7 +56,7 @@ class MLIPCalculator(Calculator):
 
     def __init__(
         self,
-        potential: Potential,
+        potential: Source | Sequence[Source],
         *,
         precision: str = "float32",
         skin: float = 0.5,
@@ -57,24 +66,28 @@ class MLIPCalculator(Calculator):
         """Makes a calculator.
 
         Args:
-            potential: the potential.
+            potential: a potential, its directory or the name of a published one (see `catalogue`);
+                or a list of these, a committee.
             precision: `float32`, or `float64` (for phonons and tight relaxations; needs x64).
             skin: Å.
             block: atoms processed at a time (see `AtomicGraph`).
             **parameters: of ASE's `Calculator`.
 
         Raises:
-            UserError: for float64 while 64-bit arithmetic is off.
+            UserError: for float64 while 64-bit arithmetic is off, a potential that is not found,
+                or an empty list.
         """
         super().__init__(**parameters)
-        self.potential = potential
-        self._dtype = require_precision(precision)
-        self._needs = models.requirements(potential.model)
-        self._skin, self._block = skin, block
-        self._variables = potential.variables_in(self._dtype)
-        self._predict = jax.jit(predict_fn(potential.model))
-        self._reference: tuple[Structure, HostNeighbors] | None = None
-        self._bucket: Bucket | None = None
+        given = [potential] if isinstance(potential, Source) else list(potential)
+        if not given:
+            raise UserError("potential: got an empty list; expected at least one potential.")
+        self.potentials = tuple(p if isinstance(p, Potential) else catalogue.load(p) for p in given)
+        dtype = require_precision(precision)
+        self._members: list[_Member] = []
+        for p in self.potentials:
+            same = [m.predict for m in self._members if m.potential.model == p.model]
+            predict = same[0] if same else jax.jit(predict_fn(p.model))
+            self._members.append(_Member(p, predict, dtype, skin, block))
 
     def calculate(
         self,
@@ -90,8 +103,8 @@ class MLIPCalculator(Calculator):
         """
         super().calculate(atoms, list(properties or ["energy"]), list(system_changes))
         structure = _to_structure(self.atoms)
-        prediction = self._predict(self._variables, self._graph(structure))
-        self.results = self._to_results(structure, jax.device_get(prediction))
+        results = [member.results(structure) for member in self._members]
+        self.results = results[0] if len(results) == 1 else _committee(results)
 
     def check_state(self, atoms: ase.Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation; ASE itself does not look at the total charge."""
@@ -99,6 +112,23 @@ class MLIPCalculator(Calculator):
         if self.atoms is not None and _total_charge(atoms) != _total_charge(self.atoms):
             changes.append("initial_charges")
         return changes
+
+
+class _Member:
+    """One potential with its program, its neighbour list and the shape of its graphs."""
+
+    def __init__(self, potential: Potential, predict: Any, dtype: Any, skin: float, block: int):
+        self.potential, self.predict = potential, predict
+        self._dtype, self._skin, self._block = dtype, skin, block
+        self._needs = models.requirements(potential.model)
+        self._variables = potential.variables_in(dtype)
+        self._reference: tuple[Structure, HostNeighbors] | None = None
+        self._bucket: Bucket | None = None
+
+    def results(self, structure: Structure) -> dict[str, Any]:
+        """Results as ASE names them."""
+        prediction = self.predict(self._variables, self._graph(structure))
+        return self._to_results(structure, jax.device_get(prediction))
 
     def _graph(self, structure: Structure) -> AtomicGraph:
         if structure.num_atoms == 0:
@@ -162,6 +192,17 @@ class MLIPCalculator(Calculator):
         if "magmoms" in results:
             results["magmom"] = float(results["magmoms"].sum())
         return results
+
+
+def _committee(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means of what all members have, and standard deviations of energy, forces and stress."""
+    common = [name for name in results[0] if all(name in other for other in results)]
+    members = {name: np.stack([result[name] for result in results]) for name in common}
+    found = {name: values.mean(axis=0) for name, values in members.items()}
+    for name in ("energy", "forces", "stress"):
+        if name in members:
+            found[f"{name}_std"] = members[name].std(axis=0, ddof=1)
+    return {name: float(value) if value.ndim == 0 else value for name, value in found.items()}
 
 
 def _to_structure(atoms: Any) -> Structure:

@@ -115,8 +115,9 @@ def test_schemas_are_json(kind, capsys):
 
 
 def test_help_shows_examples(capsys):
-    names = ("train", "evaluate", "predict", "md", "relax", "study", "info", "schema", "template")
-    for command in (*((name,) for name in names), ("data", "inspect"), ("data", "convert")):
+    names = ("train", "evaluate", "predict", "md", "relax", "study", "potentials", "info", "schema")
+    nested = (("template",), ("data", "inspect"), ("data", "convert"))
+    for command in (*((name,) for name in names), *nested):
         assert run(*command, "--help") == 0
         assert "For example" in capsys.readouterr().out
     assert run("--version") == 0

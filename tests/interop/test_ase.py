@@ -9,13 +9,16 @@ import pytest
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE, LBFGS
 
+from mlip_jax import models, storage
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.formats.ase_files import to_atoms
 from mlip_jax.inference import predict
 from mlip_jax.interop import ase as interop
+from mlip_jax.interop import catalogue
 from mlip_jax.interop.ase import MLIPCalculator
 from mlip_jax.potential import Potential
+from tests.interop import published
 from tests.simulate.silicon import LATTICE, diamond, potential
 from tests.train import tiny
 
@@ -53,6 +56,74 @@ def test_moments_and_their_sum_are_properties():
     assert expected.magmoms.min() > 1e-3
     np.testing.assert_allclose(atoms.get_magnetic_moments(), expected.magmoms, rtol=1e-6)
     assert atoms.get_magnetic_moment() == pytest.approx(expected.magmoms.sum(), rel=1e-6)
+
+
+def committee(*seeds):
+    """Potentials that differ in their parameters only."""
+    (structure,) = tiny.structures(1)
+    model = tiny.Magnetic()
+    graph = make_graph(structure, tiny.CUTOFF)
+    return structure, [
+        Potential(model, model.init(jax.random.key(seed), graph), {14: -5.0 - seed})
+        for seed in seeds
+    ]
+
+
+def test_a_committee_gives_means_and_deviations(monkeypatch, tmp_path):
+    monkeypatch.setitem(models.MODELS, "magnetic", "tests.train.tiny:Magnetic")
+    structure, members = committee(1, 2, 3)
+    storage.save(members[0], tmp_path / "first")
+    single = []
+    for member in members:
+        alone = MLIPCalculator(member, precision="float64")
+        atoms = to_atoms(structure)
+        alone.calculate(atoms)
+        assert "energy_std" not in alone.results
+        single.append(alone.results)
+    calculator = MLIPCalculator([tmp_path / "first", *members[1:]], precision="float64")
+    atoms.calc = calculator
+    energies = [result["energy"] for result in single]
+    assert atoms.get_potential_energy() == pytest.approx(sum(energies) / 3, abs=1e-12)
+    assert np.ptp(energies) > 1.0
+    for name in ("energies", "forces", "stress", "magmoms", "magmom"):
+        mean = np.mean([result[name] for result in single], axis=0)
+        np.testing.assert_allclose(calculator.results[name], mean, rtol=1e-12, atol=1e-14)
+    for name in ("energy", "forces", "stress"):
+        spread = np.std([result[name] for result in single], axis=0, ddof=1)
+        assert np.max(spread) > 1e-4
+        found = calculator.results[f"{name}_std"]
+        np.testing.assert_allclose(found, spread, rtol=1e-10, atol=1e-14)
+    # One program serves all members, since they have one model.
+    assert calculator._members[0].predict is calculator._members[2].predict
+    assert calculator._members[0].predict._cache_size() == 1
+
+
+def test_members_may_have_other_models_and_outputs():
+    structure, (magnetic,) = committee(1)
+    other = tiny.Tiny(cutoff=2.8)
+    variables = other.init(jax.random.key(5), make_graph(structure, 2.8))
+    calculator = MLIPCalculator([magnetic, Potential(other, variables, tiny.REFERENCE)])
+    calculator.calculate(to_atoms(structure))
+    assert "magmoms" not in calculator.results
+    assert calculator.results["forces_std"].shape == (structure.num_atoms, 3)
+
+
+def test_a_committee_needs_a_member():
+    with pytest.raises(UserError, match="empty list"):
+        MLIPCalculator([])
+
+
+@pytest.mark.reference
+@pytest.mark.skipif(not published.potentials("snap"), reason=published.REASON)
+def test_a_published_name_is_a_potential(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(catalogue.SEARCH_PATH, str(published.SHARED / "reference"))
+    folder = published.SHARED / "reference/snap/Si_snap"
+    atoms = to_atoms(published.structures(folder)[0])
+    atoms.calc = MLIPCalculator("snap-mlearn-si", precision="float64")
+    expected = published.expected(folder)[0]
+    assert atoms.get_potential_energy() == pytest.approx(float(expected["energy"]), rel=1e-10)
+    np.testing.assert_allclose(atoms.get_forces(), expected["forces"], rtol=0, atol=1e-9)
 
 
 def test_stress_is_the_derivative_that_ase_expects(calculator):
@@ -103,7 +174,7 @@ def test_dynamics_compile_rarely_and_reuse_the_list(monkeypatch):
     dynamics.run(40)
     assert atoms.get_total_energy() == pytest.approx(before, abs=5e-3)
     assert len(built) < 20
-    assert calculator._predict._cache_size() <= 2
+    assert calculator._members[0].predict._cache_size() <= 2
 
 
 def test_a_molecule_has_no_stress(calculator):

@@ -105,6 +105,30 @@ def test_an_isolated_atom_has_the_energy_of_its_skip_connections(tmp_path):
         assert potential.reference_energies[number] == pytest.approx(energy, rel=1e-6)
 
 
+def test_arrays_may_come_by_name(tmp_path):
+    given = arrays()
+    potential = weights.read("nequix", [written(tmp_path, CONFIG, given)])
+    # In alphabetical order the names would be another potential.
+    named = {f"array.{-k % 14}": array for k, array in enumerate(given)}
+    config = CONFIG | {"parameter_shapes": {name: list(a.shape) for name, a in named.items()}}
+    files = [tmp_path / "weights.safetensors", tmp_path / "config.json"]
+    safetensors.numpy.save_file(named, files[0])
+    files[1].write_text(json.dumps(config))
+    other = weights.read("nequix", files)
+    assert other.model == potential.model
+    assert other.reference_energies == potential.reference_energies
+    jax.tree.map(np.testing.assert_array_equal, other.variables, potential.variables)
+    safetensors.numpy.save_file({**named, "more": given[0]}, files[0])
+    with pytest.raises(UserError, match="got the array more"):
+        weights.read("nequix", files)
+    del config["parameter_shapes"]["array.1"]  # the last one
+    files[1].write_text(json.dumps(config))
+    with pytest.raises(UserError, match="the file ends before it"):
+        weights.read("nequix", files)
+    with pytest.raises(UserError, match=r"got 2 files .*expected one \.nqx"):
+        weights.read("nequix", [files[0], files[0]])
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

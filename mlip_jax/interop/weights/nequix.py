@@ -1,14 +1,18 @@
 """Potentials of nequix: `.nqx` files, a line of JSON and then one array in numpy's format a weight.
 
+The same may come as two files: the line with `parameter_shapes`, a mapping that names the arrays in
+the order of the `.nqx` file, in JSON; and the arrays under these names in safetensors.
+
 T. Koker et al., "Training a foundation model for materials on a budget", arXiv:2508.16067 (2025).
 """
 
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -37,27 +41,33 @@ def read(files: Sequence[Path]) -> Potential:
     """Reads a potential.
 
     Args:
-        files: one `.nqx` file.
+        files: one `.nqx` file, or a `.json` and a `.safetensors` file, see above.
 
     Raises:
         UserError: for missing or damaged files, and for models that are not supported.
     """
-    if len(files) != 1:
-        raise UserError(f"nequix: got {len(files)} files; expected one .nqx file.")
-    path = files[0]
-    try:
-        with path.open("rb") as file:
-            config = _config(path, file.readline())
-            model, hidden = _model(config)
-            arrays = _Arrays(path, file)
-            energies = arrays.take("atomic energies", (len(model.species or ()),))
-            params = _params(arrays, model, hidden)
-            arrays.end()
-    except OSError as error:
-        raise UserError(f"{path}: {error}.") from None
+    suffixes = sorted(path.suffix for path in files)
+    if suffixes == [".json", ".safetensors"]:
+        config, state = state_dict.config_and_state(files, "nequix")
+        names = state_dict.given(config, "parameter_shapes", "nequix")
+        model, energies, params = _contents(config, _Arrays(state.path, (state[n] for n in names)))
+        state.check_all_taken()
+    elif len(files) == 1:
+        path = files[0]
+        try:
+            with path.open("rb") as file:
+                config = _config(path, file.readline())
+                model, energies, params = _contents(config, _Arrays(path, _stored(file)))
+        except OSError as error:
+            raise UserError(f"{path}: {error}.") from None
+    else:
+        raise UserError(
+            f"nequix: got {len(files)} files {suffixes}; expected one .nqx file, or a .json and a "
+            ".safetensors file."
+        )
     shift = float(state_dict.given(config, "shift", "nequix"))
     references = energies + shift + model.energy_scale * nequip.isolated_energies(params)
-    card = {"imported": {"format": "nequix", "files": [path.name]}}
+    card = {"imported": {"format": "nequix", "files": sorted(path.name for path in files)}}
     energies = dict(zip(model.species or (), references.tolist(), strict=True))
     return Potential(model, {"params": params}, energies, card)
 
@@ -68,8 +78,8 @@ _DAMAGED = "The file is damaged or of another version."
 class _Arrays:
     """The weights of a file, one after the other."""
 
-    def __init__(self, path: Path, file: BinaryIO):
-        self.path, self.file = path, file
+    def __init__(self, path: Path, arrays: Iterator[np.ndarray]):
+        self.path, self.arrays = path, arrays
 
     def take(self, what: str, shape: tuple[int, ...]) -> np.ndarray:
         """The next array.
@@ -78,7 +88,9 @@ class _Arrays:
             UserError: where it is not there or not of the shape.
         """
         try:
-            array = np.load(self.file, allow_pickle=False)
+            array = next(self.arrays)
+        except StopIteration:
+            raise UserError(f"{self.path}: {what}: the file ends before it. {_DAMAGED}") from None
         except (ValueError, EOFError, OSError) as error:
             raise UserError(f"{self.path}: {what}: {error}. {_DAMAGED}") from None
         if array.shape != shape or array.dtype.kind != "f":
@@ -101,8 +113,28 @@ class _Arrays:
 
     def end(self) -> None:
         """Raises: UserError where something is left."""
-        if self.file.read(1):
-            raise UserError(f"{self.path}: got more than the weights of the model. {_DAMAGED}")
+        try:
+            next(self.arrays)
+        except StopIteration:
+            return
+        except (ValueError, EOFError, OSError):
+            pass  # not an array, but not the end either
+        raise UserError(f"{self.path}: got more than the weights of the model. {_DAMAGED}")
+
+
+def _stored(file: BufferedReader) -> Iterator[np.ndarray]:
+    """The arrays of an open `.nqx` file after its first line."""
+    while file.peek(1):
+        yield np.load(file, allow_pickle=False)
+
+
+def _contents(config: dict[str, Any], arrays: _Arrays) -> tuple[NequIP, np.ndarray, dict[str, Any]]:
+    """The model, the energies [eV] that it adds to each element's, and its parameters."""
+    model, hidden = _model(config)
+    energies = arrays.take("atomic energies", (len(model.species or ()),))
+    params = _params(arrays, model, hidden)
+    arrays.end()
+    return model, energies, params
 
 
 def _config(path: Path, line: bytes) -> dict[str, Any]:
