@@ -135,6 +135,28 @@ def descent(max_displacement: Any) -> Ensemble:
     return Ensemble(init, before, lambda state: state, bath_energy, 1)
 
 
+def adapt(uphill: Any, step: Any, mixing: Any, count: Any) -> tuple[Any, Any, Any]:
+    """New step, mixing and number of downhill steps, of one descent or of each of several.
+
+    Args:
+        uphill: whether the power is negative.
+        step: Å sqrt(amu/eV).
+        mixing: of the velocity with the direction of the force.
+        count: steps downhill in a row.
+    """
+    count = jnp.where(uphill, 0, count + 1)
+    faster = count > _MIN_DOWNHILL
+    longer = jnp.where(faster, jnp.minimum(step * _FASTER, _MAX_STEP), step)
+    less = jnp.where(faster, mixing * _LESS_MIXING, mixing)
+    first = jnp.asarray(_MIXING, mixing.dtype)
+    return jnp.where(uphill, step * _SLOWER, longer), jnp.where(uphill, first, less), count
+
+
+def start_values() -> tuple[float, float]:
+    """Step [Å sqrt(amu/eV)] and mixing that a descent begins with."""
+    return _STEP, _MIXING
+
+
 def _labelled(system, state) -> Structure:
     positions = np.asarray(state.integrator.position, np.float64)
     labels = StructureLabels(
