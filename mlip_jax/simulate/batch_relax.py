@@ -112,7 +112,7 @@ def relax_many(
     for one in active:
         results[one.index] = _result(one, "interrupted")
     for i in waiting:
-        results[i] = BatchResult(structures[i], 0, "interrupted")
+        results[i] = BatchResult(_unlabelled(structures[i]), 0, "interrupted")
     return [results[i] for i in range(len(structures))]
 
 
@@ -155,7 +155,7 @@ def _refill(active, waiting, structures, potential, settings, needs, bucket, res
             active.append(_begin(i, structure, potential, settings, needs))
             room -= structure.num_atoms
         except UserError as error:
-            results[i] = BatchResult(structure, 0, str(error))
+            results[i] = BatchResult(_unlabelled(structure), 0, str(error))
 
 
 def _begin(index: int, structure: Structure, potential, settings, needs) -> _Descent:
@@ -244,5 +244,10 @@ def _state(active, bucket: Bucket, dtype) -> BatchState:
 def _result(one: _Descent, status: str) -> BatchResult:
     structure = one.structure
     if one.values["status"] == batch_fire.ACTIVE:  # moved since the last evaluation
-        structure = dataclasses.replace(structure, labels=StructureLabels())
+        structure = _unlabelled(structure)
     return BatchResult(structure, int(one.values["steps"]), status)
+
+
+def _unlabelled(structure: Structure) -> Structure:
+    """Without labels, which would be those of another place or of the input file."""
+    return dataclasses.replace(structure, labels=StructureLabels())

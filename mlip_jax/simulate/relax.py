@@ -112,12 +112,7 @@ def descent(max_displacement: Any) -> Ensemble:
         uphill = jnp.sum(forces * velocities) < 0.0
         along = forces * _norm(velocities) / jnp.maximum(_norm(forces), 1e-30)
         mixed = (1.0 - state.alpha) * velocities + state.alpha * along
-        count = jnp.where(uphill, 0, state.n_pos + 1)
-        faster = count > _MIN_DOWNHILL
-        step = jnp.where(faster, jnp.minimum(state.dt * _FASTER, _MAX_STEP), state.dt)
-        step = jnp.where(uphill, state.dt * _SLOWER, step)
-        mixing = jnp.where(faster, state.alpha * _LESS_MIXING, state.alpha)
-        mixing = jnp.where(uphill, jnp.asarray(_MIXING, mixing.dtype), mixing)
+        step, mixing, count = adapt(uphill, state.dt, state.alpha, state.n_pos)
         velocities = jnp.where(uphill, 0.0, mixed) + step * forces
         length = step * _norm(velocities)
         move = step * velocities * jnp.minimum(1.0, max_displacement / jnp.maximum(length, 1e-30))

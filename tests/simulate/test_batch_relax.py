@@ -1,15 +1,20 @@
-"""Many structures relaxed at once: each as if it were alone."""
+"""Many structures relaxed at once: the minima of ASE, whatever shares the batch."""
 
 import dataclasses
+from typing import Any, cast
 
+import ase
 import ase.build
+import ase.filters
+import ase.optimize
 import jax
 import numpy as np
 import pytest
 
 from mlip_jax.data.collate import make_graph
-from mlip_jax.data.structure import Structure
+from mlip_jax.data.structure import Structure, StructureLabels
 from mlip_jax.inference.prediction import predict
+from mlip_jax.interop.ase import MLIPCalculator
 from mlip_jax.models.pair import Morse
 from mlip_jax.potential import Potential
 from mlip_jax.simulate.batch_relax import relax_many
@@ -84,12 +89,27 @@ def test_the_lattice_constant_is_that_of_least_energy(potential):
 
 def test_a_failure_is_reported_and_the_rest_goes_on(potential):
     bad = argon(1)
-    bad = dataclasses.replace(bad, positions=bad.positions * [1.0, 1.0, 1.0], cell=bad.cell * 1.0)
     bad.positions[1] = bad.positions[0] + [0.2, 0.0, 0.0]
-    unknown = dataclasses.replace(argon(1), atomic_numbers=np.full(4, 14))
+    unknown = dataclasses.replace(
+        argon(1), atomic_numbers=np.full(4, 14), labels=StructureLabels(energy=1.0)
+    )
     results = relax_many(potential, [bad, *starts(), unknown], SETTINGS)
     assert "min_distance" in results[0].status
     assert "Si" in results[-1].status
+    assert results[-1].structure.labels.energy is None
     assert all(r.converged for r in results[1:-1])
     (short,) = relax_many(potential, starts()[:1], dataclasses.replace(SETTINGS, max_steps=3))
     assert (short.steps, short.status) == (3, "not converged in max_steps")
+
+
+@pytest.mark.slow
+def test_ase_finds_the_same_minimum(potential):
+    start = starts()[0]
+    (result,) = relax_many(potential, [start], SETTINGS)
+    atoms = ase.Atoms(start.atomic_numbers, start.positions, cell=start.cell, pbc=True)
+    atoms.calc = MLIPCalculator(potential, precision="float64")
+    free: Any = ase.filters.FrechetCellFilter(atoms)
+    assert ase.optimize.FIRE(free, logfile=cast(Any, None)).run(1e-5, 2000)
+    energy, volume = atoms.get_potential_energy(), atoms.get_volume()
+    assert result.structure.labels.energy == pytest.approx(energy, abs=1e-5)
+    assert np.linalg.det(result.structure.cell) == pytest.approx(volume, rel=1e-4)
