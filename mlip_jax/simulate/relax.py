@@ -112,12 +112,7 @@ def descent(max_displacement: Any) -> Ensemble:
         uphill = jnp.sum(forces * velocities) < 0.0
         along = forces * _norm(velocities) / jnp.maximum(_norm(forces), 1e-30)
         mixed = (1.0 - state.alpha) * velocities + state.alpha * along
-        count = jnp.where(uphill, 0, state.n_pos + 1)
-        faster = count > _MIN_DOWNHILL
-        step = jnp.where(faster, jnp.minimum(state.dt * _FASTER, _MAX_STEP), state.dt)
-        step = jnp.where(uphill, state.dt * _SLOWER, step)
-        mixing = jnp.where(faster, state.alpha * _LESS_MIXING, state.alpha)
-        mixing = jnp.where(uphill, jnp.asarray(_MIXING, mixing.dtype), mixing)
+        step, mixing, count = adapt(uphill, state.dt, state.alpha, state.n_pos)
         velocities = jnp.where(uphill, 0.0, mixed) + step * forces
         length = step * _norm(velocities)
         move = step * velocities * jnp.minimum(1.0, max_displacement / jnp.maximum(length, 1e-30))
@@ -133,6 +128,28 @@ def descent(max_displacement: Any) -> Ensemble:
         return jnp.zeros((), state.momentum.dtype)
 
     return Ensemble(init, before, lambda state: state, bath_energy, 1)
+
+
+def adapt(uphill: Any, step: Any, mixing: Any, count: Any) -> tuple[Any, Any, Any]:
+    """New step, mixing and number of downhill steps, of one descent or of each of several.
+
+    Args:
+        uphill: whether the power is negative.
+        step: Å sqrt(amu/eV).
+        mixing: of the velocity with the direction of the force.
+        count: steps downhill in a row.
+    """
+    count = jnp.where(uphill, 0, count + 1)
+    faster = count > _MIN_DOWNHILL
+    longer = jnp.where(faster, jnp.minimum(step * _FASTER, _MAX_STEP), step)
+    less = jnp.where(faster, mixing * _LESS_MIXING, mixing)
+    first = jnp.asarray(_MIXING, mixing.dtype)
+    return jnp.where(uphill, step * _SLOWER, longer), jnp.where(uphill, first, less), count
+
+
+def start_values() -> tuple[float, float]:
+    """Step [Å sqrt(amu/eV)] and mixing that a descent begins with."""
+    return _STEP, _MIXING
 
 
 def _labelled(system, state) -> Structure:

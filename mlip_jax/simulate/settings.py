@@ -147,3 +147,25 @@ class RelaxationConfig:
     skin: Positive = 0.5
     chunk: Annotated[int, Ge(1)] = 50
     block: Annotated[int, Ge(0)] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchRelaxationConfig(RelaxationConfig):
+    """How many structures are relaxed at once; the cell may be, too.
+
+    Attributes:
+        max_displacement: Å, longest step of all atoms and the scaled strain of a structure.
+        cell: `fixed`, `full` (any symmetric strain) or `hydrostatic` (the volume only).
+        max_stress: eV/Å^3; no component that moves the cell is larger at convergence.
+        min_distance: Å; a structure with closer atoms has failed.
+        max_volume_factor: a structure whose volume changes by more has failed.
+        batch_atoms: atoms that are relaxed at a time; a larger structure is a batch of its own.
+        batch_graphs: structures at a time, at most.
+    """
+
+    cell: Literal["fixed", "full", "hydrostatic"] = "fixed"
+    max_stress: Positive = 1e-4
+    min_distance: NonNegative = 0.5
+    max_volume_factor: Annotated[float, Gt(1)] = 3.0
+    batch_atoms: Annotated[int, Ge(1)] = 256
+    batch_graphs: Annotated[int, Ge(1)] = 64

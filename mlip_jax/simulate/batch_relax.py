@@ -1,0 +1,253 @@
+"""Relaxation of many structures: finished ones leave the batch, waiting ones take their places.
+
+The host builds lists with a skin and lays out the batch; `batch_fire` makes the steps.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mlip_jax import models
+from mlip_jax.config import UserError
+from mlip_jax.data.collate import Bucket, collate, exact_bucket, largest_range
+from mlip_jax.data.shapes import atom_ladder, row_ladder
+from mlip_jax.data.structure import Structure, StructureLabels, require_inputs
+from mlip_jax.inference.prediction import require_precision
+from mlip_jax.interrupt import StopRequest
+from mlip_jax.neighbors.host import HostNeighbors, neighbor_list
+from mlip_jax.potential import Potential
+from mlip_jax.simulate import batch_fire, relax
+from mlip_jax.simulate.batch_fire import BatchState
+from mlip_jax.simulate.settings import BatchRelaxationConfig
+
+_DEFAULTS = BatchRelaxationConfig()
+_REASONS = {
+    batch_fire.CONVERGED: "converged",
+    batch_fire.NOT_FINITE: "energy, forces or stress are not finite",
+    batch_fire.COLLAPSED: "atoms are closer than min_distance",
+    batch_fire.VOLUME: "the volume changed by more than max_volume_factor",
+    batch_fire.STEPS: "not converged in max_steps",
+}
+_OF_GRAPHS = ("strain_velocities", "step", "mixing", "count", "steps", "status", "length", "volume")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchResult:
+    """How the relaxation of one structure ended.
+
+    Attributes:
+        structure: where it stands, with energy, forces and stress as labels where they are known.
+        steps: done.
+        status: `converged`, or the reason why not.
+    """
+
+    structure: Structure
+    steps: int
+    status: str
+
+    @property
+    def converged(self) -> bool:
+        """Whether forces and stress are below their limits."""
+        return self.status == "converged"
+
+
+@dataclasses.dataclass
+class _Descent:
+    """A structure on its way, on the host."""
+
+    index: int
+    structure: Structure
+    values: dict[str, Any]
+    pairs: HostNeighbors
+
+
+def relax_many(
+    potential: Potential,
+    structures: Sequence[Structure],
+    settings: BatchRelaxationConfig = _DEFAULTS,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[BatchResult]:
+    """Relaxes structures, in their order; one that fails is reported and the others go on.
+
+    Ctrl-C ends all at the next look of the host: what is under way is returned as it stands, with
+    the status `interrupted`.
+
+    Args:
+        potential: whose energy is made least.
+        structures: any number; none has to fit with another.
+        settings: how.
+        progress: called with the numbers of structures done and of all.
+
+    Raises:
+        UserError: for a cell that moves and a model with sums over reciprocal lattice vectors.
+    """
+    dtype, needs = require_precision(settings.precision), models.requirements(potential.model)
+    if needs.reciprocal_cutoff and settings.cell != "fixed":
+        raise UserError(
+            f"cell: got {settings.cell} for a model with sums over reciprocal lattice vectors, "
+            "whose number would change with the cell; expected fixed. Set cell=fixed."
+        )
+    run = batch_fire.program(potential.model, settings, needs.cutoff)
+    inputs = [n for n in needs.inputs if any(getattr(s, n) is not None for s in structures)]
+    variables = jax.device_put(potential.variables_in(dtype))
+    waiting = sorted(range(len(structures)), key=lambda i: -structures[i].num_atoms)
+    results: dict[int, BatchResult] = {}
+    active: list[_Descent] = []
+    bucket = _first_bucket(structures, needs, settings)
+    with StopRequest() as stop:
+        while (active or waiting) and stop.signal is None:
+            _refill(active, waiting, structures, potential, settings, needs, bucket, results)
+            if active:
+                bucket = _grown(bucket, active, needs, settings)
+                _advance(active, bucket, run, variables, potential, dtype, needs.reverse, inputs)
+            for one in [d for d in active if d.values["status"] != batch_fire.ACTIVE]:
+                results[one.index] = _result(one, _REASONS[int(one.values["status"])])
+            active = [d for d in active if d.values["status"] == batch_fire.ACTIVE]
+            active = _relist(active, needs, settings, results)
+            if progress is not None:
+                progress(len(results), len(structures))
+    for one in active:
+        results[one.index] = _result(one, "interrupted")
+    for i in waiting:
+        results[i] = BatchResult(_unlabelled(structures[i]), 0, "interrupted")
+    return [results[i] for i in range(len(structures))]
+
+
+def _first_bucket(structures, needs, settings) -> Bucket:
+    sizes = [s.num_atoms for s in structures] or [1]
+    atoms = max(max(sizes), min(sum(sizes), settings.batch_atoms))
+    graphs = min(len(sizes), settings.batch_graphs)
+    prefixes = tuple((float(c), 8) for c in needs.prefix_cutoffs)
+    return Bucket(graphs, atom_ladder(atoms), 8, prefixes)
+
+
+def _grown(bucket: Bucket, active, needs, settings) -> Bucket:
+    """The bucket with rows long enough; rows only grow, so that few programs compile."""
+    # A neighbour that is within a prefix's cutoff later is within its cutoff and the skin now.
+    wide = [c + settings.skin for c in needs.prefix_cutoffs]
+    exact = exact_bucket([d.pairs for d in active], wide)
+    prefixes = tuple(
+        (c, max(k, row_ladder(needed)))
+        for (c, k), (_, needed) in zip(bucket.prefixes, exact.prefixes, strict=True)
+    )
+    k_range = largest_range([d.structure for d in active], needs.reciprocal_cutoff)
+    if k_range is not None and bucket.k_range is not None:
+        a, b, c = (max(pair) for pair in zip(k_range, bucket.k_range, strict=True))
+        k_range = (a, b, c)
+    rows = max(bucket.max_neighbors, row_ladder(exact.max_neighbors))
+    return dataclasses.replace(bucket, max_neighbors=rows, prefixes=prefixes, k_range=k_range)
+
+
+def _refill(active, waiting, structures, potential, settings, needs, bucket, results) -> None:
+    """Moves waiting structures into free room; those that cannot begin are reported."""
+    room = bucket.atoms - sum(d.structure.num_atoms for d in active)
+    for i in list(waiting):
+        structure = structures[i]
+        if len(active) == bucket.graphs:
+            return
+        if structure.num_atoms > room:
+            continue
+        waiting.remove(i)
+        try:
+            active.append(_begin(i, structure, potential, settings, needs))
+            room -= structure.num_atoms
+        except UserError as error:
+            results[i] = BatchResult(_unlabelled(structure), 0, str(error))
+
+
+def _begin(index: int, structure: Structure, potential, settings, needs) -> _Descent:
+    potential.check_species(structure.atomic_numbers, structure.name or "structure")
+    require_inputs(structure, needs.inputs)
+    if settings.cell != "fixed" and not np.all(structure.pbc):
+        raise UserError(
+            f"cell: got {settings.cell} for pbc {structure.pbc.tolist()}; expected three periodic "
+            "directions. Set cell=fixed."
+        )
+    pairs = _list(structure, needs, settings)
+    volume, atoms = abs(float(np.linalg.det(structure.cell))) or 1.0, max(structure.num_atoms, 1)
+    step, mixing = relax.start_values()
+    values = {
+        "velocities": np.zeros((structure.num_atoms, 3)),
+        "strain_velocities": np.zeros((3, 3)),
+        "step": step,
+        "mixing": mixing,
+        "count": 0,
+        "steps": 0,
+        "status": batch_fire.ACTIVE,
+        "length": np.sqrt(atoms) * np.cbrt(volume / atoms),
+        "volume": volume,
+    }
+    return _Descent(index, structure, values, pairs)
+
+
+def _list(structure: Structure, needs, settings) -> HostNeighbors:
+    cutoff = needs.cutoff + settings.skin
+    return neighbor_list(structure.positions, structure.cell, structure.pbc, cutoff)
+
+
+def _relist(active, needs, settings, results) -> list[_Descent]:
+    going = []
+    for one in active:
+        try:
+            going.append(dataclasses.replace(one, pairs=_list(one.structure, needs, settings)))
+        except UserError as error:
+            results[one.index] = _result(one, str(error))
+    return going
+
+
+def _advance(active, bucket: Bucket, run, variables, potential, dtype, reverse, inputs) -> None:
+    """Some steps of all, in place."""
+    parts, lists = [d.structure for d in active], [d.pairs for d in active]
+    graph: Any = collate(parts, lists, bucket, dtype=dtype, reverse=reverse, inputs=inputs)
+    moved, state, prediction = jax.device_get(run(variables, graph, _state(active, bucket, dtype)))
+    start = 0
+    for g, one in enumerate(active):
+        atoms = slice(start, start + one.structure.num_atoms)
+        start = atoms.stop
+        deformation = np.asarray(state.deformation[g], np.float64)
+        offset = graph.positions[atoms].astype(np.float64) - one.structure.positions
+        periodic = bool(np.all(one.structure.pbc))
+        reference = potential.reference_energy(one.structure.atomic_numbers)
+        labels = StructureLabels(
+            energy=float(prediction.energy[g]) + float(np.sum(reference)),
+            forces=np.asarray(prediction.forces[atoms], np.float64),
+            stress=np.asarray(prediction.stress[g], np.float64) if periodic else None,
+        )
+        one.structure = dataclasses.replace(
+            one.structure,
+            positions=np.asarray(moved.positions[atoms], np.float64) - offset @ deformation,
+            cell=one.structure.cell @ deformation,
+            labels=labels,
+        )
+        one.values = {name: getattr(state, name)[g] for name in _OF_GRAPHS}
+        one.values["velocities"] = state.velocities[atoms]
+
+
+def _state(active, bucket: Bucket, dtype) -> BatchState:
+    arrays: dict[str, Any] = {"velocities": np.zeros((bucket.atoms, 3), dtype)}
+    for name in _OF_GRAPHS:
+        kind = np.int32 if name in ("count", "steps", "status") else dtype
+        shape = (3, 3) if name == "strain_velocities" else ()
+        fill = 0 if name == "strain_velocities" else 1  # padding: converged, of volume 1
+        arrays[name] = np.full((bucket.graphs, *shape), fill, kind)
+        for g, one in enumerate(active):
+            arrays[name][g] = one.values[name]
+    rows = np.concatenate([d.values["velocities"] for d in active])
+    arrays["velocities"][: len(rows)] = rows
+    arrays["deformation"] = np.tile(np.eye(3, dtype=dtype), (bucket.graphs, 1, 1))
+    return BatchState(**arrays)
+
+
+def _result(one: _Descent, status: str) -> BatchResult:
+    structure = one.structure
+    if one.values["status"] == batch_fire.ACTIVE:  # moved since the last evaluation
+        structure = _unlabelled(structure)
+    return BatchResult(structure, int(one.values["steps"]), status)
+
+
+def _unlabelled(structure: Structure) -> Structure:
+    """Without labels, which would be those of another place or of the input file."""
+    return dataclasses.replace(structure, labels=StructureLabels())
