@@ -47,7 +47,7 @@ def starts() -> list[Structure]:
     return [argon(1, 4.1, 0.1, 0.03, 1), argon(2, 3.85, 0.1, 0.0, 2), argon(1, 3.9, 0.0, 0.02, 3)]
 
 
-def test_a_batch_gives_what_each_gives_alone_and_waiting_ones_follow(potential):
+def test_waiting_structures_follow_and_other_batches_change_nothing(potential):
     together = relax_many(potential, starts(), SETTINGS)
     queue = dataclasses.replace(SETTINGS, batch_graphs=2, batch_atoms=12)
     for result, other in zip(together, relax_many(potential, starts(), queue), strict=True):
