@@ -42,6 +42,6 @@ def test_ours_stand_beside_the_published():
     errors = {"energy_mae": 6.439, "force_mae": 0.1327}
     table = compare.lines(rows, {"Si": {"SNAP": {"test": errors}}})
     assert table[2:] == [
-        "| Si | snap | 6.12 | 6.44 |  | 0.133 | 12.3 |",
+        "| Si | snap | 6.12 | 6.44 |  | 0.1327 | 12.3 |",
         "| Ge | nequip | failed |  |  |  |  |",
     ]
