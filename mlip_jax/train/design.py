@@ -132,6 +132,11 @@ def weighted_rows(
     return jnp.where(mask, jnp.concatenate(parts), 0.0)
 
 
+def labelled(batch: Batch, scales: Mapping[str, float]) -> Array:
+    """Of the rows of `weighted_rows`, those with a label."""
+    return _targets(batch, scales)[1].astype(bool)
+
+
 def _weighted(found: Any, batch: Batch, scales: Mapping[str, float]) -> list[Array]:
     """Properties of predictions, or of rows of them, times the factors of the loss."""
     parts = []

@@ -40,17 +40,13 @@ def train(
         UserError: for a model that is not linear, a loss that is no sum of squares, several
             devices, or data that determine nothing.
     """
-    weights = design.weights(task.loss)
-    counts = design.count_labels(_batches(task), list(weights))
-    scales = {name: w / counts[name] for name, w in weights.items() if counts[name] and w > 0}
-    if not scales:
-        raise UserError("solver: no label of the loss is there, or all weights are zero.")
-    free = _free_elements(found)
-    make = design.design_fn(task.model, task.variables, scales, free)
+    factors = scales(task)
+    free = free_elements(found)
+    make = design.design_fn(task.model, task.variables, factors, free)
     size = linear_terms.parameters(task.model, task.variables).size
     rows = solver.Rows(len(free) + size)
-    terminal.say(f"solver {config.name}: {size} parameters, {sum(counts.values())} labels")
-    for batch in _batches(task):
+    terminal.say(f"solver {config.name}: {size} parameters, {len(task.structures)} structures")
+    for batch in batches(task):
         part = make(batch)
         rows.add(np.concatenate([part.composition, part.matrix], axis=1), part.target)
     solution = solver.solve(rows, config, free=len(free))
@@ -58,7 +54,7 @@ def train(
     values = solution.coefficients[len(free) :]
     variables = linear_terms.with_parameters(task.model, task.variables, values)
     if config.grades:
-        graphs = (batch.graph for batch in _batches(task))
+        graphs = (batch.graph for batch in batches(task))
         terms = linear_terms.linear_terms(task.model, task.variables)
         variables = active_set.with_active_sets(terms, variables, graphs)
     if config.posterior and task.training.precision == "float32":
@@ -74,13 +70,32 @@ def train(
     return outcome, _shifted(found, shifts), _card(config, solution, rows.count)
 
 
-def _batches(task: Task) -> Iterator[Batch]:
+def scales(task: Task) -> dict[str, float]:
+    """Factors of the squared errors in the loss: weights over numbers of labels.
+
+    Raises:
+        UserError: for a loss that is no sum of squares, or has no label.
+    """
+    weights = design.weights(task.loss)
+    counts = design.count_labels(batches(task), list(weights))
+    found = {name: w / counts[name] for name, w in weights.items() if counts[name] and w > 0}
+    if not found:
+        raise UserError("solver: no label of the loss is there, or all weights are zero.")
+    return found
+
+
+def batches(task: Task) -> Iterator[Batch]:
+    """Structures of the training data one by one.
+
+    Raises:
+        UserError: for several devices.
+    """
     if task.train.config.devices > 1:
         raise UserError("solver: runs on one device. Set training.devices: 1.")
     return task.train.singles()
 
 
-def _free_elements(found: Statistics) -> tuple[int, ...]:
+def free_elements(found: Statistics) -> tuple[int, ...]:
     """Elements whose reference energy was fitted; none where sources have their own."""
     if found.source_reference_energies:
         return ()

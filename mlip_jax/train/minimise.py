@@ -6,7 +6,7 @@ from typing import Any
 
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.potential import Variables
-from mlip_jax.train import exact, log, loop
+from mlip_jax.train import exact, log, loop, variable_projection
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loop import Outcome
 from mlip_jax.train.sections import Sections
@@ -47,9 +47,14 @@ def minimise(
     if solver is None:
         return loop.train(task, output, resume=resume, progress=progress), found, None
     terminal = log.Terminal(task.training.epochs, progress)
+    begin = dataclasses.replace(solver, posterior=False, grades=False)
+    if solver.nonlinear_iterations:
+        first, found, _ = exact.train(task, begin, found, terminal)
+        task = _continued(task, first.variables, found)
+        searched = variable_projection.search(task, begin, found, terminal, output, resume=resume)
+        task = task._replace(variables=searched)
     if sections.optimizer is None:
         return exact.train(task, solver, found, terminal)
-    begin = dataclasses.replace(solver, posterior=False, grades=False)
     first, found, _ = exact.train(task, begin, found, terminal)
     task = _continued(task, first.variables, found)
     trained = loop.train(task, output, resume=resume, progress=progress)

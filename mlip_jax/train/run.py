@@ -24,7 +24,7 @@ from mlip_jax.data.statistics import Statistics
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import uncertainty
 from mlip_jax.potential import Potential, Variables, predict_fn
-from mlip_jax.train import assess, checkpoint, log, loop, report, settings
+from mlip_jax.train import assess, checkpoint, log, loop, report, settings, variable_projection
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loss import PROPERTIES, LossConfig
 from mlip_jax.train.minimise import minimise
@@ -118,7 +118,8 @@ def untrained(sections: Sections, base: Path | None = None) -> Potential:
 
 
 def _check_output(output: Path, resume: bool) -> None:
-    exists = checkpoint.latest(output / "checkpoints") or (output / "potential").exists()
+    files = (output / "potential", output / variable_projection.FILE)
+    exists = checkpoint.latest(output / "checkpoints") or any(file.exists() for file in files)
     if exists and not resume:
         raise UserError(
             f"{output}: holds a run already. Continue it with --resume, choose another --output, "

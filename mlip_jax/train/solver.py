@@ -33,12 +33,19 @@ class SolverConfig:
         posterior: keep the covariance of the parameters with the potential, for the variances of
             predictions (`mlip-jax predict --uncertainty`).
         grades: keep an active set of training environments, for extrapolation grades.
+        nonlinear_iterations: steps of a search over parameters that the energies are not linear in,
+            such as radial functions of moment tensors (`variable_projection`); each is a pass over
+            the data.
+        nonlinear_fraction: part of the structures that the search looks at, evenly spread; all
+            count in the solution at its end.
     """
 
     name: Literal["ridge", "bayesian_ridge", "ard"] = "bayesian_ridge"
     alpha: Annotated[float, Field(ge=0)] = 1e-10
     posterior: bool = True
     grades: bool = True
+    nonlinear_iterations: Annotated[int, Field(ge=0)] = 0
+    nonlinear_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class Solution(NamedTuple):
