@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mlip_jax.graph import AtomicGraph
+from mlip_jax.graph import PADDED_DISTANCE, AtomicGraph
 from mlip_jax.neighbors.device import CANDIDATES, DeviceNeighbors
 from mlip_jax.neighbors.linked_cells import first_true, sort_key
 
@@ -52,13 +52,29 @@ def to_graph(
     return graph, dataclasses.replace(neighbors, needed=needed)
 
 
-def _active_rows(neighbors, positions, cell):
-    """Entries of the rows within the cutoff: by distance where prefixes need it, else as built."""
+def shortest_distance(
+    neighbors: DeviceNeighbors, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
+) -> Float[Array, ""]:
+    """Smallest distance [Å] of two atoms; 1000 where none are within the cutoff.
+
+    In one program with `to_graph` it costs a minimum: the compiler takes the distances once.
+    """
+    squares, inside = _distances(neighbors, positions, cell)
+    return jnp.sqrt(jnp.min(jnp.where(inside, squares, PADDED_DISTANCE**2)))
+
+
+def _distances(neighbors, positions, cell):
+    """Squared distances [Å^2] of the pairs of a list, and which are within the cutoff."""
     positions, cell = jax.lax.stop_gradient((positions, cell))
     offsets = neighbors.shifts.astype(cell.dtype) @ cell
     vectors = positions[neighbors.neighbors] - positions[:, None, :] + offsets
     squares = jnp.sum(vectors**2, axis=-1)
-    inside = neighbors.edge_mask & (squares < neighbors.cutoff**2)
+    return squares, neighbors.edge_mask & (squares < neighbors.cutoff**2)
+
+
+def _active_rows(neighbors, positions, cell):
+    """Entries of the rows within the cutoff: by distance where prefixes need it, else as built."""
+    squares, inside = _distances(neighbors, positions, cell)
     prefixes = [c for c, _ in neighbors.capacity.prefixes]
     limits = (neighbors.cutoff, *prefixes)
     counts = jnp.stack([jnp.max(jnp.sum(inside & (squares < c**2), axis=1)) for c in limits])

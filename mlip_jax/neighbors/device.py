@@ -23,6 +23,9 @@ from mlip_jax.neighbors.linked_cells import Capacity, invert
 MARGIN = 1.1
 """Capacities are this much larger than what was needed when they were chosen."""
 
+VIBRATION = 0.25
+"""Neighbours [Å] outside a cutoff that may come in when atoms vibrate: rows have slots for them."""
+
 CANDIDATES = 2**19
 """Candidate pairs that are looked at at a time: bounds the memory of a search."""
 
@@ -82,8 +85,14 @@ def allocate(
     prefix_cutoffs: tuple[float, ...] = (),
     dtype: DTypeLike = np.float32,
     margin: float = MARGIN,
+    active_margin: float = 1.0,
 ) -> DeviceNeighbors:
     """Chooses capacities for a structure on the host and builds its list.
+
+    Every evaluation computes all slots within the cutoff, used or not; those of the list cost when
+    it is built only. So the former are as many as there are neighbours within the cutoff and
+    `VIBRATION` beyond: at 5 Å in a liquid some 15 % more, in a crystal whose shells lie far from
+    the cutoff none. Where an atom gets more, a flag is raised, and the rows have to grow.
 
     Args:
         positions: Å.
@@ -93,25 +102,29 @@ def allocate(
         skin: Å; the list is valid while no atom has moved by half of it.
         prefix_cutoffs: shorter cutoffs [Å] whose neighbours are wanted as prefixes of the rows.
         dtype: of the positions on the device.
-        margin: capacities exceed what this structure needs by this factor.
+        margin: capacities of the list exceed what this structure needs by this factor.
+        active_margin: the same of rows within the cutoff and their prefixes.
 
     Raises:
         UserError: for a structure without a meaningful neighbour list.
     """
-    pairs = neighbor_list(positions, cell, pbc, cutoff + 1.5 * skin)
+    reach = cutoff + skin
+    pairs = neighbor_list(positions, cell, pbc, max(reach + 0.5 * skin, cutoff + VIBRATION))
 
-    def slots(reach: float) -> int:
-        """A shell of neighbours just outside will partly come in when atoms vibrate."""
-        return max(_enlarged(pairs.max_count(reach), margin), pairs.max_count(reach + 0.5 * skin))
+    def active_slots(limit: float) -> int:
+        around = _enlarged(pairs.max_count(limit + VIBRATION), 1.0, multiple=2)
+        return max(_enlarged(pairs.max_count(limit), active_margin, multiple=2), around)
 
-    frame, origin = linked_cells.frame(positions, cell, np.asarray(pbc), cutoff + skin)
+    frame, origin = linked_cells.frame(positions, cell, np.asarray(pbc), reach)
     bins, search, occupancy = linked_cells.choose_bins(
-        positions, frame, origin, np.asarray(pbc), cutoff + skin
+        positions, frame, origin, np.asarray(pbc), reach
     )
+    # A shell of neighbours just outside will partly come in when atoms vibrate.
+    room = max(_enlarged(pairs.max_count(reach), margin), pairs.max_count(reach + 0.5 * skin))
     capacity = Capacity(
-        row=slots(cutoff + skin),
-        active=slots(cutoff),
-        prefixes=tuple((float(c), slots(c)) for c in prefix_cutoffs),
+        row=room,
+        active=active_slots(cutoff),
+        prefixes=tuple((float(c), active_slots(c)) for c in prefix_cutoffs),
         bins=bins,
         search=search,
         occupancy=_enlarged(occupancy, margin),
@@ -269,9 +282,9 @@ def _empty_rows(atoms: int, capacity: Capacity) -> dict[str, Array]:
     }
 
 
-def _enlarged(size: int, margin: float) -> int:
-    """At least `size * margin`, a multiple of four."""
-    return max(4, 4 * int(np.ceil(size * margin / 4)))
+def _enlarged(size: int, margin: float, multiple: int = 4) -> int:
+    """At least `size * margin` and four, a multiple of a number."""
+    return max(4, multiple * int(np.ceil(size * margin / multiple)))
 
 
 _update = jax.jit(update)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mlip_jax import units
-from mlip_jax.graph import AtomicGraph, edge_vectors, pytree, safe_norm
+from mlip_jax.graph import AtomicGraph, pytree
 from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.device import DeviceNeighbors
 from mlip_jax.potential import PredictFn
@@ -135,7 +135,7 @@ def build(
             neighbors=neighbors,
             energy=prediction.energy[0],
             virial=prediction.virial[0],
-            shortest=jnp.min(safe_norm(edge_vectors(graph))),
+            shortest=active.shortest_distance(state.neighbors, positions, state.cell),
             grade=state.grade if grades is None else jnp.max(grades),
         )
 

@@ -113,7 +113,8 @@ def jax_md_energy(
         cell = np.asarray(structure.cell if box is None else to_cell(box), np.float64)
         positions = np.asarray(position, np.float64)
         positions = positions @ cell if fractional_coordinates else positions
-        listed = system.allocate(positions, cell)
+        # A driver of jax-md does not make room by itself.
+        listed = system.allocate(positions, cell, active_margin=device.MARGIN)
         if extra_capacity:
             listed = device.with_capacity(
                 listed, device.grown_capacity(listed, extra=extra_capacity)

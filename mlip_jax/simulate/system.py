@@ -61,9 +61,12 @@ class System:
         return device.with_capacity(self.neighbors, capacity)
 
     def allocate(
-        self, positions: Float[np.ndarray, "atoms 3"], cell: Float[np.ndarray, "3 3"]
+        self,
+        positions: Float[np.ndarray, "atoms 3"],
+        cell: Float[np.ndarray, "3 3"],
+        active_margin: float = 1.0,
     ) -> DeviceNeighbors:
-        """A list at other positions [Å] and in another cell [Å]."""
+        """A list at other positions [Å] and in another cell [Å], see `device.allocate`."""
         old = self.neighbors
         return device.allocate(
             positions,
@@ -73,6 +76,7 @@ class System:
             old.skin,
             prefix_cutoffs=tuple(c for c, _ in old.capacity.prefixes),
             dtype=self.dtype,
+            active_margin=active_margin,
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure
+from mlip_jax.graph import PADDED_DISTANCE, edge_vectors
 from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.device import Flag
 
@@ -48,6 +49,33 @@ def test_what_does_not_fit_raises_its_flag(listed, change, flag):
     tight = device.with_capacity(listed, dataclasses.replace(listed.capacity, **change))
     _, tight = graph_of(tight)
     assert int(device.flags(tight)) & flag
+
+
+def test_rows_have_slots_for_the_neighbors_just_outside_the_cutoff():
+    """Silicon has 28 neighbours within 4.9 Å and the next ones at 5.43 Å: no slot is empty."""
+    basis = np.array([[0, 0, 0], [0, 2, 2], [2, 0, 2], [2, 2, 0]]) / 4.0
+    positions = 5.431 * np.concatenate([basis, basis + 0.25])
+    cell = 5.431 * np.eye(3)
+    capacity = device.allocate(positions, cell, ALL, 4.9, 0.5, dtype=np.float64).capacity
+    assert capacity.active == 28
+    shell = 5.431 - 0.9 * device.VIBRATION
+    assert device.allocate(positions, cell, ALL, shell, 0.5, dtype=np.float64).capacity.active == 34
+    roomy = device.allocate(positions, cell, ALL, 4.9, 0.5, dtype=np.float64, active_margin=1.1)
+    assert roomy.capacity.active == 32
+
+
+def test_the_shortest_distance_is_that_of_the_graph(listed):
+    moved = listed.reference_positions + 0.1 * np.random.default_rng(2).normal(size=(12, 3))
+    shortest = device_shortest(listed, moved)
+    graph, _ = graph_of(listed, moved)
+    distances = np.linalg.norm(np.asarray(edge_vectors(graph)), axis=-1)
+    np.testing.assert_allclose(shortest, distances.min(), rtol=1e-12)
+    alone = device.allocate(np.zeros((1, 3)), CELL, ~ALL, CUTOFF, SKIN, dtype=np.float64)
+    assert device_shortest(alone, alone.reference_positions) == PADDED_DISTANCE
+
+
+def device_shortest(listed, positions):
+    return float(active.shortest_distance(listed, positions, listed.reference_cell))
 
 
 def test_growth_makes_room_for_all_that_was_met(listed):

@@ -123,8 +123,9 @@ def test_device_graph_is_that_of_the_host(name):
     expected = make_graph(
         structure, cutoff, prefix_cutoffs=(short,), dtype=np.float64, reverse=True
     )
+    room = {"margin": 1.5, "active_margin": 1.5}
     listed = device.allocate(
-        positions, cell, pbc, cutoff, skin, prefix_cutoffs=(short,), dtype=np.float64, margin=1.5
+        positions, cell, pbc, cutoff, skin, prefix_cutoffs=(short,), dtype=np.float64, **room
     )
     present = jnp.asarray(moved), jnp.asarray(cell)
     assert not device.is_stale(listed, *present)
