@@ -57,7 +57,8 @@ def build(
 
     def strain(key, momenta, masses, step, cell, virial) -> Array:
         heat, volume = kT(step), volumes(cell[None])[0]
-        internal = momenta.T @ (momenta / masses) + virial
+        kinetic = jnp.matmul(momenta.T, momenta / masses, precision=jax.lax.Precision.HIGHEST)
+        internal = kinetic + virial
         if drift_free:
             internal = internal + heat * identity
         drift = rate * (internal / volume - pressure(step) * identity)
@@ -82,17 +83,17 @@ def deform(
     positions: Float[Array, "atoms 3"], momenta: Float[Array, "atoms 3"], cell: Matrix, strain: Any
 ) -> tuple[Array, Array, Array]:
     """Positions, momenta and cell after a symmetric strain; phase-space volume is conserved."""
-    forward = exponential(strain)
-    return positions @ forward, momenta @ exponential(-strain), cell @ forward
+    forward, backward = growth(strain), growth(-strain)
+    return positions + positions @ forward, momenta + momenta @ backward, cell + cell @ forward
 
 
-def exponential(matrix: Matrix) -> Matrix:
-    """Exponential of a small matrix."""
-    identity = jnp.eye(3, dtype=matrix.dtype)
+def growth(strain: Matrix) -> Matrix:
+    """`exp(strain) - 1` of a small strain: what is added, so that rounding is relative to it."""
+    identity = jnp.eye(3, dtype=strain.dtype)
     result = identity
-    for n in range(_TERMS, 0, -1):
-        result = identity + matrix @ result / n
-    return result
+    for n in range(_TERMS, 1, -1):
+        result = identity + strain @ result / n
+    return strain @ result
 
 
 def check_cell(
