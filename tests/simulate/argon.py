@@ -14,7 +14,7 @@ LATTICE = 5.33
 
 def potential() -> Potential:
     model = LennardJones((18,), CUTOFF, EPSILON, SIGMA, trainable=False)
-    constants = {"epsilon": np.full((1, 1), EPSILON), "sigma": np.full((1, 1), SIGMA)}
+    constants = {"epsilon": np.array([EPSILON]), "sigma": np.array([SIGMA])}
     return Potential(model, {"constants": constants}, {18: 0.0})
 
 
