@@ -88,10 +88,11 @@ def difference_of_betas():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["csvr", "langevin", "nose_hoover"])
-def test_kinetic_energies_at_two_temperatures(kind):
+@pytest.mark.parametrize("barostat", [None, BarostatConfig(compressibility=0.5)])
+def test_kinetic_energies_at_two_temperatures(barostat):
+    settings = EnsembleConfig(kind="csvr", barostat=barostat)
     runs = [
-        sampled(EnsembleConfig(kind=kind, temperature=kelvin, friction=0.005), 40000, 2000)[0]
+        sampled(dataclasses.replace(settings, temperature=kelvin), 30000, 2000)[0]
         for kelvin in (COLD, WARM)
     ]
     check_slope(*runs, -difference_of_betas())
@@ -105,9 +106,5 @@ def test_volumes_at_two_pressures(kind, cell):
     barostat = BarostatConfig(LOW, cell, relaxation_time=200.0, compressibility=0.5)
     low = EnsembleConfig(kind=kind, temperature=COLD, friction=0.005, barostat=barostat)
     high = dataclasses.replace(low, barostat=dataclasses.replace(barostat, pressure=HIGH))
-    warm = dataclasses.replace(low, temperature=WARM)
-    (kinetic, volumes), (_, squeezed), (warmer, _) = [
-        sampled(config, 60000, 4000) for config in (low, high, warm)
-    ]
-    check_slope(volumes, squeezed, -(HIGH - LOW) * units.GPA / (units.BOLTZMANN * COLD))
-    check_slope(kinetic, warmer, -difference_of_betas())
+    volumes = [sampled(config, 40000, 4000)[1] for config in (low, high)]
+    check_slope(*volumes, -(HIGH - LOW) * units.GPA / (units.BOLTZMANN * COLD))
