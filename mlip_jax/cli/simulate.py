@@ -25,7 +25,11 @@ def md(
         Precision | None, typer.Option(help="Goes before simulation.precision.")
     ] = None,
 ) -> None:
-    """Run molecular dynamics: NVE, Langevin or Nosé-Hoover.
+    """Run molecular dynamics: NVE, NVT, or NPT with a cell that moves.
+
+    `ensemble.kind` is nve, langevin, csvr or nose_hoover; `ensemble.barostat` (with langevin or
+    csvr) lets the cell move: isotropic, axes or flexible. Temperature and pressure are numbers or
+    schedules. `simulation` has fixed_atoms, fixed_elements and drift_interval.
 
     Writes the trajectory, `thermo.jsonl`, `thermo.png` and a restart file. Ctrl-C leaves all of
     them complete. The config has the sections `potential` (a path, or a published name),
@@ -36,6 +40,8 @@ def md(
         mlip-jax md nvt.yaml
 
         mlip-jax md nvt.yaml ensemble.temperature=600 simulation.duration=5000 -o runs/hot
+
+        mlip-jax md npt.yaml ensemble.barostat.pressure=2
 
         mlip-jax md nvt.yaml simulation.duration=10000 --resume
     """

@@ -21,7 +21,7 @@ from mlip_jax.graph import AtomicGraph, pytree
 from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.device import DeviceNeighbors
 from mlip_jax.potential import PredictFn
-from mlip_jax.simulate.ensembles import Ensemble, kinetic_energy
+from mlip_jax.simulate.integrators import Ensemble, Surroundings, kinetic_energy
 
 
 class Stop(enum.IntEnum):
@@ -81,6 +81,7 @@ class Records(NamedTuple):
     shortest: Float[Array, " steps"]
     max_force: Float[Array, " steps"]
     grade: Float[Array, " steps"]
+    cell: Float[Array, "steps 3 3"]
 
 
 class Chunk(NamedTuple):
@@ -100,12 +101,17 @@ class Dynamics(NamedTuple):
         init: `(variables, key, momenta, masses, neighbors, images) -> state`; positions and cell
             are the reference ones of the list.
         advance: `(variables, state, steps, limits) -> Chunk`; `steps` at most the chunk's length.
-        degrees_of_freedom: of the momenta.
+        ensemble: the integrator.
     """
 
     init: Callable[..., DynamicsState]
     advance: Callable[..., Chunk]
-    degrees_of_freedom: int
+    ensemble: Ensemble
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Of the momenta."""
+        return self.ensemble.degrees_of_freedom
 
 
 def build(
@@ -156,15 +162,17 @@ def build(
         return evaluate(variables, jax.tree.map(jnp.asarray, blank))
 
     def step(variables, state: DynamicsState) -> DynamicsState:
-        moved = dataclasses.replace(state, integrator=ensemble.before(state.integrator))
-        moved = evaluate(variables, moved)
-        done = ensemble.after(moved.integrator)
+        around = Surroundings(state.step, state.cell, state.virial)
+        integrator, cell = ensemble.before(state.integrator, around)
+        moved = evaluate(variables, dataclasses.replace(state, integrator=integrator, cell=cell))
+        around = Surroundings(state.step, moved.cell, moved.virial)
+        done = ensemble.after(moved.integrator, around)
         return dataclasses.replace(moved, integrator=done, step=state.step + 1)
 
     def advance(variables, state, steps, limits):
         return _loop(step, ensemble, chunk_length, variables, state, steps, limits)
 
-    return Dynamics(jax.jit(init), jax.jit(advance), ensemble.degrees_of_freedom)
+    return Dynamics(jax.jit(init), jax.jit(advance), ensemble)
 
 
 def advance_chunk(
@@ -197,7 +205,7 @@ def make_room(state: DynamicsState, overflowed: DeviceNeighbors) -> DynamicsStat
             prefix_cutoffs=tuple(c for c, _ in overflowed.capacity.prefixes),
             dtype=neighbors.reference_positions.dtype,
         )
-        capacity = fresh.capacity
+        capacity = device.at_least(fresh.capacity, neighbors.capacity)
     else:
         capacity = device.grown_capacity(overflowed)
     return dataclasses.replace(state, neighbors=device.with_capacity(neighbors, capacity))
@@ -230,8 +238,8 @@ def _refresh(state: DynamicsState) -> DynamicsState:
 
 
 def _loop(step, ensemble, length, variables, state, steps, limits) -> Chunk:
-    dtype = state.integrator.position.dtype
-    records = Records(*(jnp.zeros(length, dtype) for _ in Records._fields))
+    shapes = jax.eval_shape(lambda s: _observe(s, ensemble), state)
+    records = jax.tree.map(lambda one: jnp.zeros((length, *one.shape), one.dtype), shapes)
 
     def running(carry: Chunk):
         return (carry.done < steps) & (carry.stop == 0) & (carry.overflow == 0)
@@ -248,15 +256,16 @@ def _loop(step, ensemble, length, variables, state, steps, limits) -> Chunk:
 
 
 def _observe(state: DynamicsState, ensemble: Ensemble) -> Records:
-    integrator = state.integrator
+    integrator, bath_energy = state.integrator, ensemble.bath_energy
     return Records(
         potential=state.energy,
         kinetic=kinetic_energy(integrator.momentum, integrator.mass),
-        bath=ensemble.bath_energy(integrator),
+        bath=jnp.zeros_like(state.energy) if bath_energy is None else bath_energy(integrator),
         virial=jnp.trace(state.virial),
         shortest=state.shortest,
         max_force=jnp.sqrt(jnp.max(jnp.sum(integrator.force**2, axis=1))),
         grade=state.grade,
+        cell=state.cell,
     )
 
 

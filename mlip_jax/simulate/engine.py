@@ -3,18 +3,25 @@
 import dataclasses
 import importlib.util
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure, StructureLabels
 from mlip_jax.interrupt import StopRequest
-from mlip_jax.simulate import dynamics, ensembles, restart, thermo, trajectory
+from mlip_jax.simulate import (
+    barostat,
+    dynamics,
+    ensembles,
+    integrators,
+    restart,
+    start,
+    thermo,
+    trajectory,
+)
 from mlip_jax.simulate.dynamics import Chunk, DynamicsState, Limits, Stop
 from mlip_jax.simulate.progress import Progress
 from mlip_jax.simulate.settings import EnsembleConfig, SimulationConfig
@@ -50,11 +57,6 @@ class SimulationResult:
     interrupted: int | None = None
 
 
-class _Outputs(NamedTuple):
-    trajectory: trajectory.TrajectoryWriter | None
-    thermo: thermo.ThermoWriter
-
-
 def run(
     potential: Any,
     structure: Structure,
@@ -86,14 +88,28 @@ def run(
             or a restart file of another system.
     """
     output = Path(output)
-    start = _initial_momenta(structure, simulation, ensemble, momenta)
+    draw = start.initial_momenta(structure, simulation, ensemble, momenta)
+    mobile = start.mobile_atoms(structure, simulation)
     structure = replicate(structure, simulation.supercell)
+    if ensemble.barostat is not None:
+        barostat.check_cell(
+            ensemble.barostat, structure.cell, structure.pbc, any_fixed=mobile is not None
+        )
     system = prepare(potential, structure, simulation.precision, simulation.skin, simulation.block)
-    integrator = ensembles.build(ensemble, simulation.timestep, structure.num_atoms, system.dtype)
+    integrator = ensembles.build(
+        ensemble,
+        simulation.timestep,
+        structure.num_atoms,
+        system.dtype,
+        mobile=mobile,
+        drift_interval=simulation.drift_interval,
+    )
     compiled = dynamics.build(system.predict, integrator, system.template, simulation.chunk_length)
     output.mkdir(parents=True, exist_ok=True)
-    state, header = _first_state(system, compiled, start, simulation, ensemble, resume)
-    outputs = _open(output, simulation, header)
+    state, header = start.first_state(
+        system, compiled, draw(system.masses), simulation, ensemble, resume
+    )
+    outputs = start.open_outputs(output, simulation, header)
     simulator = _Simulator(system, compiled, ensemble, simulation, output, outputs)
     try:
         if header is None:
@@ -117,7 +133,7 @@ class _Simulator:
     ensemble: EnsembleConfig
     config: SimulationConfig
     output: Path
-    outputs: _Outputs
+    outputs: start.Outputs
 
     def run(self, state: DynamicsState, stop: StopRequest, progress: Progress) -> SimulationResult:
         limits, growths, code = self._limits(), 0, Stop.NONE
@@ -158,18 +174,20 @@ class _Simulator:
 
     def frame(self, state: DynamicsState) -> trajectory.Frame:
         system, integrator = self.system, state.integrator
-        cell = system.structure.cell
+        cell = system.structure.cell  # in float64, where it does not change
+        if self.ensemble.barostat is not None:
+            cell = np.asarray(state.cell, np.float64)
         positions = np.asarray(integrator.position, np.float64) + np.asarray(state.images) @ cell
         labels = StructureLabels(
             energy=float(state.energy) + system.reference_energy,
             forces=np.asarray(integrator.force, np.float64),
             stress=None
             if system.volume is None
-            else -np.asarray(state.virial, np.float64) / system.volume,
+            else -np.asarray(state.virial, np.float64) / abs(np.linalg.det(cell)),
         )
         step = int(state.step)
         return trajectory.Frame(
-            dataclasses.replace(system.structure, positions=positions, labels=labels),
+            dataclasses.replace(system.structure, positions=positions, cell=cell, labels=labels),
             np.asarray(integrator.momentum, np.float64),
             step,
             step * self.config.timestep,
@@ -197,6 +215,8 @@ class _Simulator:
             reference_energy=self.system.reference_energy,
             volume=self.system.volume,
             graded=self.system.graded,
+            conserved=self.compiled.ensemble.bath_energy is not None,
+            moving_cell=self.ensemble.barostat is not None,
         )
         self.outputs.thermo.write(lines)
         interval = self.config.trajectory_interval
@@ -209,7 +229,7 @@ class _Simulator:
     def _save(self, state: DynamicsState) -> None:
         writer = self.outputs.trajectory
         header = restart.Restart(
-            kind=self.ensemble.kind,
+            kind=self.ensemble.label,
             capacity=state.neighbors.capacity,
             skin=self.config.skin,
             trajectory_mark=None if writer is None else writer.mark(),
@@ -221,7 +241,7 @@ class _Simulator:
     def _reason(self, code: Stop, state: DynamicsState) -> str:
         if code == Stop.NONE:
             return ""
-        kinetic = ensembles.kinetic_energy(state.integrator.momentum, state.integrator.mass)
+        kinetic = integrators.kinetic_energy(state.integrator.momentum, state.integrator.mass)
         kelvin = float(dynamics.temperature(kinetic, self.compiled.degrees_of_freedom))
         safety = self.config.safety
         what = {
@@ -234,59 +254,3 @@ class _Simulator:
             f"(safety.max_grade: {safety.max_grade})",
         }[code]
         return f"step {int(state.step)}: {what}; the frame is in {self.output / 'stopped.extxyz'}"
-
-
-def _initial_momenta(structure, simulation, ensemble, momenta) -> Callable[[System], Momenta]:
-    if simulation.velocities == "structure" and momenta is None:
-        raise UserError(
-            f"simulation.velocities: got 'structure', but {structure.name or 'the structure'} has "
-            "no momenta; expected a frame with a `momenta` column. Use 'maxwell' or 'zero'."
-        )
-    kelvin = simulation.initial_temperature
-    kelvin = ensemble.temperature if kelvin is None else kelvin
-
-    def draw(system: System) -> Momenta:
-        if simulation.velocities == "structure":
-            return np.tile(momenta, (int(np.prod(simulation.supercell)), 1))
-        if simulation.velocities == "zero":
-            return np.zeros(system.structure.positions.shape)
-        return ensembles.maxwell_boltzmann(simulation.seed, system.masses, kelvin)
-
-    return draw
-
-
-def _first_state(system, compiled, start, simulation, ensemble, resume):
-    neighbors = system.neighbors
-    header = None
-    if resume is not None:
-        header = restart.read_header(Path(resume))
-        written = (header.kind, header.timestep, header.skin)
-        stated = (ensemble.kind, simulation.timestep, simulation.skin)
-        if written != stated:
-            raise UserError(
-                f"{resume}: got a restart of {written[0]} with timestep {written[1]} fs and skin "
-                f"{written[2]} Å; the config says {stated[0]}, {stated[1]} fs and {stated[2]} Å. "
-                "Use the config it was written with."
-            )
-        neighbors = system.with_capacity(header.capacity)
-    arguments = (
-        system.variables,
-        jax.random.PRNGKey(simulation.seed),
-        np.asarray(start(system), system.dtype),
-        np.asarray(system.masses[:, None], system.dtype),
-        neighbors,
-        system.images,
-    )
-    if resume is None:
-        return compiled.init(*arguments), None
-    shapes = jax.eval_shape(compiled.init, *arguments)
-    return restart.read_state(Path(resume), shapes), header
-
-
-def _open(output: Path, simulation: SimulationConfig, header) -> _Outputs:
-    thermo_mark = None if header is None else header.thermo_mark
-    writer = None
-    if simulation.trajectory_interval:
-        path = output / f"trajectory.{simulation.trajectory_format}"
-        writer = trajectory.open_writer(path, None if header is None else header.trajectory_mark)
-    return _Outputs(writer, thermo.ThermoWriter(output / "thermo.jsonl", thermo_mark))

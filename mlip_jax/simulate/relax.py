@@ -14,7 +14,7 @@ from mlip_jax.data.structure import Structure, StructureLabels
 from mlip_jax.potential import Potential
 from mlip_jax.simulate import dynamics
 from mlip_jax.simulate.dynamics import Limits, Stop
-from mlip_jax.simulate.ensembles import Ensemble, State
+from mlip_jax.simulate.integrators import Ensemble, State, Surroundings
 from mlip_jax.simulate.settings import RelaxationConfig
 from mlip_jax.simulate.system import prepare
 
@@ -107,7 +107,7 @@ def descent(max_displacement: Any) -> Ensemble:
         count = jnp.zeros((), jnp.int32)
         return kind(positions, momenta, forces, masses, step, mixing, count)
 
-    def before(state: State) -> State:
+    def before(state: State, around: Surroundings) -> tuple[State, Any]:
         forces, velocities = state.force, state.momentum
         uphill = jnp.sum(forces * velocities) < 0.0
         along = forces * _norm(velocities) / jnp.maximum(_norm(forces), 1e-30)
@@ -116,18 +116,16 @@ def descent(max_displacement: Any) -> Ensemble:
         velocities = jnp.where(uphill, 0.0, mixed) + step * forces
         length = step * _norm(velocities)
         move = step * velocities * jnp.minimum(1.0, max_displacement / jnp.maximum(length, 1e-30))
-        return state.set(
+        state = state.set(
             position=state.position + move,
             momentum=velocities,
             dt=step,
             alpha=mixing,
             n_pos=count,
         )
+        return state, around.cell
 
-    def bath_energy(state: State):
-        return jnp.zeros((), state.momentum.dtype)
-
-    return Ensemble(init, before, lambda state: state, bath_energy, 1)
+    return Ensemble(init, before, lambda state, around: state, None, 1)
 
 
 def adapt(uphill: Any, step: Any, mixing: Any, count: Any) -> tuple[Any, Any, Any]:

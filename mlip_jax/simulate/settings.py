@@ -1,6 +1,7 @@
 """The sections `ensemble` and `simulation` of a config, and `relaxation`."""
 
 import dataclasses
+import itertools
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
@@ -12,34 +13,109 @@ NonNegative = Annotated[float, Ge(0)]
 
 
 @dataclasses.dataclass(frozen=True)
+class Schedule:
+    """A quantity that changes with time; constant before the first time and after the last.
+
+    Attributes:
+        times: fs since the start of the simulation, increasing.
+        values: one for each time.
+        interpolation: `linear` between the times, or `stepwise`: each value holds until the next.
+    """
+
+    times: tuple[NonNegative, ...]
+    values: tuple[float, ...]
+    interpolation: Literal["linear", "stepwise"] = "linear"
+
+    def __post_init__(self):
+        if len(self.times) < 2 or len(self.times) != len(self.values):
+            raise UserError(
+                f"got {len(self.times)} times and {len(self.values)} values; expected as many of "
+                "one as of the other, two at least. For a constant write a number."
+            )
+        if any(b <= a for a, b in itertools.pairwise(self.times)):
+            raise UserError(
+                f"times: got {list(self.times)} fs; expected each later than the one before."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class BarostatConfig:
+    """How the cell fluctuates: stochastic cell rescaling, for `langevin` and `csvr`.
+
+    Attributes:
+        pressure: GPa, compression positive; a number, or a schedule (`times`, `values`,
+            `interpolation`).
+        cell: `isotropic` (the volume), `axes` (lengths along x, y and z, each on its own) or
+            `flexible` (any strain).
+        relaxation_time: fs, in which the volume relaxes if `compressibility` is that of the system.
+        compressibility: 1/GPa; a guess will do: it changes how fast the cell moves, not what is
+            sampled.
+        interval: steps between two changes of the cell.
+    """
+
+    pressure: float | Schedule = 0.0
+    cell: Literal["isotropic", "axes", "flexible"] = "isotropic"
+    relaxation_time: Positive = 1000.0
+    compressibility: Positive = 0.01
+    interval: Annotated[int, Ge(1)] = 10
+
+
+@dataclasses.dataclass(frozen=True)
 class EnsembleConfig:
     """Which ensemble is sampled.
 
     Attributes:
-        kind: `nve` (velocity Verlet), `langevin` (NVT, BAOAB) or `nose_hoover` (NVT, chain).
-        temperature: K; of the thermostat, and of the initial velocities where
-            `simulation.initial_temperature` is not given.
+        kind: `nve` (velocity Verlet), or with a thermostat `langevin` (BAOAB), `csvr` (stochastic
+            velocity rescaling) or `nose_hoover` (chain).
+        temperature: K; of the thermostat, and (its first value) of the initial velocities where
+            `simulation.initial_temperature` is not given. A number, or a schedule (`times`,
+            `values`, `interpolation`).
         friction: 1/fs, of `langevin`.
-        relaxation_time: fs, period of the chain of `nose_hoover`.
+        relaxation_time: fs, of `csvr`; period of the chain of `nose_hoover`.
         chain_length: thermostats in the chain.
         chain_steps: substeps of the chain in each half step.
         suzuki_yoshida_steps: order of the splitting of a substep.
+        barostat: how the cell fluctuates; `null` keeps it.
     """
 
-    kind: Literal["nve", "langevin", "nose_hoover"] = "nve"
-    temperature: NonNegative = 300.0
+    kind: Literal["nve", "langevin", "csvr", "nose_hoover"] = "nve"
+    temperature: NonNegative | Schedule = 300.0
     friction: Positive = 0.01
     relaxation_time: Positive = 100.0
     chain_length: Annotated[int, Ge(2)] = 3
     chain_steps: Annotated[int, Ge(1)] = 2
     suzuki_yoshida_steps: Literal[1, 3, 5, 7] = 3
+    barostat: BarostatConfig | None = None
 
     def __post_init__(self):
-        if self.kind != "nve" and not self.temperature > 0.0:
+        value = self.temperature
+        if self.kind == "nve" and isinstance(value, Schedule):
             raise UserError(
-                f"ensemble.temperature: got {self.temperature} K for {self.kind}; expected a "
+                "ensemble.temperature: got a schedule for nve; expected a number. Nothing holds a "
+                "temperature in NVE: choose a thermostat with ensemble.kind."
+            )
+        lowest = min(value.values) if isinstance(value, Schedule) else value
+        if (self.kind != "nve" and not lowest > 0.0) or lowest < 0.0:
+            raise UserError(
+                f"ensemble.temperature: got {lowest} K for {self.kind}; expected a "
                 "positive temperature."
             )
+        if self.barostat is not None and self.kind not in ("langevin", "csvr"):
+            raise UserError(
+                f"ensemble.barostat: got one for {self.kind}; expected langevin or csvr, with "
+                "which it samples the isothermal-isobaric ensemble. Change ensemble.kind."
+            )
+
+    @property
+    def first_temperature(self) -> float:
+        """Temperature [K] at the start."""
+        value = self.temperature
+        return value.values[0] if isinstance(value, Schedule) else value
+
+    @property
+    def label(self) -> str:
+        """The ensemble in words."""
+        return self.kind if self.barostat is None else f"{self.kind} with {self.barostat.cell} cell"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +146,9 @@ class SimulationConfig:
             `zero` starts at rest, `structure` takes those of the structure's file.
         initial_temperature: K; that of the ensemble where it is not given.
         supercell: copies along each cell vector.
+        fixed_atoms: atoms of the structure's file that do not move (from 0; all copies of them).
+        fixed_elements: symbols of elements whose atoms do not move.
+        drift_interval: steps between removals of the motion of the centre of mass; 0: never.
         precision: of positions, momenta and the potential.
         skin: Å, width beyond the cutoff within which the neighbour list holds pairs.
         chunk: steps between two looks of the host at most.
@@ -88,6 +167,9 @@ class SimulationConfig:
     velocities: Literal["maxwell", "zero", "structure"] = "maxwell"
     initial_temperature: NonNegative | None = None
     supercell: tuple[int, int, int] = (1, 1, 1)
+    fixed_atoms: tuple[Annotated[int, Ge(0)], ...] = ()
+    fixed_elements: tuple[str, ...] = ()
+    drift_interval: Annotated[int, Ge(0)] = 0
     precision: Literal["float32", "float64"] = "float32"
     skin: Positive = 0.5
     chunk: Annotated[int, Ge(1)] = 100

@@ -16,6 +16,7 @@ _PANELS = (
     (("potential_eV",), "potential energy [eV]"),
     (("total_eV", "conserved_eV"), "total energy [eV]"),
     (("pressure_GPa",), "pressure [GPa]"),
+    (("volume_A3",), "volume [Å^3]"),
     (("largest_grade",), "extrapolation grade"),
 )
 
@@ -55,6 +56,8 @@ def thermo_lines(
     reference_energy: float,
     volume: float | None,
     graded: bool = False,
+    conserved: bool = True,
+    moving_cell: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The lines of a chunk.
 
@@ -68,6 +71,8 @@ def thermo_lines(
         reference_energy: eV, added to the potential energy.
         volume: Å^3; without it there is no pressure.
         graded: whether there are extrapolation grades.
+        conserved: whether some energy is conserved.
+        moving_cell: whether the cell, and with it the volume, is that of each step.
     """
     values = {name: np.asarray(v, np.float64) for name, v in records._asdict().items()}
     for slot in range(count):
@@ -83,10 +88,16 @@ def thermo_lines(
             "potential_eV": total - kinetic,
             "kinetic_eV": kinetic,
             "total_eV": total,
-            "conserved_eV": total + float(values["bath"][slot]),
+            **({"conserved_eV": total + float(values["bath"][slot])} if conserved else {}),
             "max_force_eV_per_A": float(values["max_force"][slot]),
             "shortest_distance_A": float(values["shortest"][slot]),
         }
+        if moving_cell:
+            cell = values["cell"][slot]
+            volume = float(abs(np.linalg.det(cell)))
+            line["volume_A3"] = volume
+            lengths = np.linalg.norm(cell, axis=1)
+            line.update(zip(("a_A", "b_A", "c_A"), lengths.tolist(), strict=True))
         if volume is not None:
             trace = 2.0 * kinetic + float(values["virial"][slot])
             line["pressure_GPa"] = trace / (3.0 * volume) / units.GPA
@@ -114,7 +125,7 @@ def plot(path: Path, target: Path) -> None:
         len(panels), 1, figsize=(7, 2 * len(panels)), sharex=True, layout="constrained"
     )
     for axis, (keys, label) in zip(np.atleast_1d(axes), panels, strict=True):
-        for key in keys:
+        for key in [key for key in keys if key in columns]:
             axis.plot(columns["time_fs"] / 1000.0, columns[key], lw=0.8, label=key)
         axis.set_ylabel(label)
         if len(keys) > 1:
