@@ -94,13 +94,13 @@ def test_lists_grow_when_the_cell_shrinks(tmp_path, monkeypatch):
     monkeypatch.setattr(dynamics, "make_room", watched)
     barostat = BarostatConfig(2.0, relaxation_time=100.0, compressibility=0.5, interval=1)
     ensemble = EnsembleConfig(kind="csvr", temperature=30.0, barostat=barostat)
-    settings = dataclasses.replace(RUN, steps=60, chunk=60, trajectory_interval=60, timestep=2.0)
+    settings = dataclasses.replace(RUN, steps=12, chunk=12, trajectory_interval=12, timestep=2.0)
     start = argon.fcc(lattice=5.9)
     result = engine.run(argon.potential(), start, ensemble, settings, tmp_path)
     assert any(flag & device.Flag.CELL for flag in flags)
-    assert any(flag & device.Flag.ACTIVE for flag in flags)
+    assert result.growths == len(flags)
     shrunk = abs(np.linalg.det(result.structure.cell) / np.linalg.det(start.cell))
-    assert shrunk < 0.8
+    assert shrunk < 0.88
     prediction = mj.predict(argon.potential(), [result.structure], precision="float64")[0]
     np.testing.assert_allclose(result.structure.labels.energy, prediction.energy, atol=1e-9)
     np.testing.assert_allclose(result.structure.labels.forces, prediction.forces, atol=1e-9)
