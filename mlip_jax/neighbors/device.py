@@ -109,11 +109,12 @@ def allocate(
         UserError: for a structure without a meaningful neighbour list.
     """
     reach = cutoff + skin
-    pairs = neighbor_list(positions, cell, pbc, max(reach + 0.5 * skin, cutoff + VIBRATION))
+    around = max(reach + 0.5 * skin, cutoff + VIBRATION)
+    pairs = neighbor_list(positions, cell, pbc, around if cutoff > 0.0 else cutoff)
 
     def active_slots(limit: float) -> int:
-        around = _enlarged(pairs.max_count(limit + VIBRATION), 1.0, multiple=2)
-        return max(_enlarged(pairs.max_count(limit), active_margin, multiple=2), around)
+        beyond = _enlarged(pairs.max_count(limit + VIBRATION), 1.0, multiple=2)
+        return max(_enlarged(pairs.max_count(limit), active_margin, multiple=2), beyond)
 
     frame, origin = linked_cells.frame(positions, cell, np.asarray(pbc), reach)
     bins, search, occupancy = linked_cells.choose_bins(
