@@ -9,6 +9,7 @@ import numpy as np
 from protocol import Program, Task, serve, versions
 from structures import batches, to_atoms
 
+from mlip_jax.cli import process
 from mlip_jax.data.batching import Batch, make_labels
 from mlip_jax.data.collate import collate, exact_bucket, make_graph
 from mlip_jax.data.structure import Structure, StructureLabels
@@ -220,6 +221,7 @@ def describe(variables, edges: int) -> dict:
 
 def build(case: dict, settings: dict) -> Program:
     """Build the program that the case asks for."""
+    process.light_compiler()
     make = training if "batch_size" in case else inference
     return make(case, settings)
 
