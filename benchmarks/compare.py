@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,14 +31,17 @@ class Benchmark:
         self.results: dict[str, dict] = {}
         self.probes: dict[str, dict] = {}
 
-    def start(self, name: str) -> Worker:
-        """A fresh worker of a program."""
+    def start(self, name: str, cache: Path | None = None) -> Worker:
+        """A fresh worker of a program; JAX keeps compiled programs in `cache`."""
         python = interpreter(name, self.options.venvs)
         extra = {}
         if name == "mlip_jax":
             extra["PYTHONPATH"] = str(Path(__file__).parents[1])
         else:
             extra["LD_LIBRARY_PATH"] = str(python.parents[1] / "lib")
+        if cache is not None:
+            extra["JAX_COMPILATION_CACHE_DIR"] = str(cache / name)
+            extra["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
         return Worker(name, python, self.surroundings, extra)
 
     def choose_modes(self, name: str, case: dict, settings: dict) -> None:
@@ -64,11 +68,12 @@ class Benchmark:
         tasks = ("train",) if name == "train" else ("evaluate", "md")
         with ExitStack() as stack:
             workers = {}
+            cache = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-jax-")))
             for program in self.options.programs:
                 try:
                     if any((program, task) not in self.chosen for task in tasks):
                         self.choose_modes(program, case, settings)
-                    worker = stack.enter_context(self.start(program))
+                    worker = stack.enter_context(self.start(program, cache))
                     setup = worker.ask(do="setup", case=case, settings=settings)
                 except (WorkerError, OSError) as error:
                     print(f"{program} left out of {name}: {error}", file=sys.stderr)
@@ -81,6 +86,10 @@ class Benchmark:
                 self.results[name]["programs"][program] = {"setup": setup, "tasks": {}}
             for task in tasks:
                 self.measure(name, task, workers)
+            for worker in workers.values():
+                worker.stop()
+            for task in tasks:
+                self.measure_warm(task, cache, case, settings)
 
     def measure(self, name: str, task: str, workers: dict[str, Worker]) -> None:
         """First results one after the other, then the steady state in turns."""
@@ -102,6 +111,17 @@ class Benchmark:
             peak = workers[program].ask(do="run", task=task, calls=0)["peak_mib"]
             records[program]["tasks"][task] |= {"samples": samples, "peak_mib": peak}
         print(f"{name} {task}: done", file=sys.stderr)
+
+    def measure_warm(self, task: str, cache: Path, case: dict, settings: dict) -> None:
+        """First results of fresh processes that find the programs compiled by those before."""
+        for program, records in self.results[case["name"]]["programs"].items():
+            record = records["tasks"].get(task)
+            if record is None:
+                continue
+            with self.start(program, cache) as worker:
+                setup = worker.ask(do="setup", case=case, settings=settings)
+                first = worker.ask(do="first", task=task, mode=record["mode"])
+            record["warm_s"] = setup["seconds"] + first["seconds"]
 
     def finish(self, title: str, name: str, **facts: object) -> str:
         """Write the results; returns the tables."""

@@ -91,9 +91,13 @@ class Worker:
     def __enter__(self) -> "Worker":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def stop(self) -> None:
+        """End the process; its memory is free for the next one."""
         self._process.kill()
         self._process.wait()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             stream.close()
         self._scratch.cleanup()

@@ -89,6 +89,7 @@ def summary(run: dict) -> list[dict]:
                         "program": program,
                         "mode": record["mode"],
                         "first_s": record["first_s"],
+                        "warm_s": record["warm_s"],
                         "peak_mib": record["peak_mib"],
                         "times_slower_than_ours": slower.get(program),
                         **summarise(task, record["samples"]),
@@ -116,7 +117,8 @@ def markdown(run: dict, rows: list[dict]) -> str:
     for program, setup in programs.items():
         listed = ", ".join(f"{name} {version}" for name, version in setup["versions"].items())
         lines.append(f"- **{program}**: {setup['parameters']} parameters; {listed}")
-    header = ("case", "program", "mode", "median", "quartiles", "× ours", "first [s]", "peak [MiB]")
+    header = ("case", "program", "mode", "median", "quartiles", "× ours")
+    header += ("first [s]", "warm [s]", "peak [MiB]")
     for task, unit in UNITS.items():
         chosen = [row for row in rows if row["task"] == task]
         if not chosen:
@@ -134,6 +136,7 @@ def markdown(run: dict, rows: list[dict]) -> str:
                 f"{low:.3g} to {high:.3g}",
                 "" if ratio is None else f"{ratio:.2f}",
                 f"{row['first_s']:.1f}",
+                f"{row['warm_s']:.1f}",
                 f"{row['peak_mib']:.0f}",
             )
             lines.append("| " + " | ".join(cells) + " |")

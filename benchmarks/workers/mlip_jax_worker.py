@@ -6,24 +6,21 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from protocol import Program, Task, serve, versions
 from structures import batches, to_atoms
 
+from mlip_jax.cli import process
 from mlip_jax.data.batching import Batch, make_labels
 from mlip_jax.data.collate import collate, exact_bucket, make_graph
 from mlip_jax.data.structure import Structure, StructureLabels
 from mlip_jax.graph import AtomicGraph
-from mlip_jax.interop import weights
 from mlip_jax.models import requirements
+from mlip_jax.models.initial import initial_variables
 from mlip_jax.models.mace import MACE
 from mlip_jax.models.nequip import NequIP
 from mlip_jax.models.tensornet import TensorNet
 from mlip_jax.neighbors.host import neighbor_list
 from mlip_jax.potential import Potential, predict_fn
-from mlip_jax.train import optimizer as optimizers
-from mlip_jax.train import step as steps
-from mlip_jax.train.loss import LossConfig, PropertyLoss
 
 BLOCKS = {"jit": 0, "jit, blocks of 8": 8, "jit, blocks of 16": 16, "jit, blocks of 32": 32}
 SKIN = 0.5  # Å
@@ -77,9 +74,11 @@ def make_model(settings: dict) -> NequIP | MACE | TensorNet:
 def make_potential(settings: dict, structure: Structure) -> Potential:
     """The published potential that the settings name, or one with random parameters."""
     if "files" in settings:
+        from mlip_jax.interop import weights
+
         return weights.read(settings["format"], [Path(name) for name in settings["files"]])
     model = make_model(settings)
-    variables = jax.jit(model.init)(jax.random.key(0), make_graph(structure, model.cutoff))
+    variables = initial_variables(model, 0, make_graph(structure, model.cutoff))
     return Potential(model, variables, dict.fromkeys(settings["atomic_numbers"], 0.0))
 
 
@@ -162,6 +161,13 @@ def simulate(potential: Potential, structure: Structure, block: int, case: dict)
 
 def training(case: dict, settings: dict) -> Program:
     """Adam in our training step over prepared batches, padded to the largest of them."""
+    # Only here: whoever evaluates does not load optimisers.
+    from jax.sharding import Mesh
+
+    from mlip_jax.train import optimizer as optimizers
+    from mlip_jax.train import step as steps
+    from mlip_jax.train.loss import LossConfig, PropertyLoss
+
     structures = [to_structure(entry) for entry in case["structures"]]
     model = make_model(settings)
     lists = [neighbor_list(s.positions, s.cell, s.pbc, model.cutoff) for s in structures]
@@ -175,7 +181,7 @@ def training(case: dict, settings: dict) -> Program:
         labels = make_labels(own, bucket, zero, ("energy", "forces"))
         return Batch(collate(own, pairs, bucket), labels)
 
-    variables = jax.jit(model.init)(jax.random.key(0), batch(grouped[0], 0).graph)
+    variables = initial_variables(model, 0, batch(grouped[0], 0).graph)
     energy_weight, force_weight = settings["loss_weights"]
     loss = LossConfig(PropertyLoss(energy_weight), PropertyLoss(force_weight))
     config = optimizers.OptimizerConfig(name="adam", learning_rate=settings["learning_rate"])
@@ -215,6 +221,7 @@ def describe(variables, edges: int) -> dict:
 
 def build(case: dict, settings: dict) -> Program:
     """Build the program that the case asks for."""
+    process.light_compiler()
     make = training if "batch_size" in case else inference
     return make(case, settings)
 

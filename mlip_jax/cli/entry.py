@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         process.restart_tuned()
     process.quiet_xla()
+    process.light_compiler()
     try:
         app(args=None if arguments is None else list(arguments), prog_name="mlip-jax")
     except SystemExit as end:

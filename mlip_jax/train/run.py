@@ -23,6 +23,7 @@ from mlip_jax.data.shapes import SLOTS_PER_COMPILATION
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import uncertainty
+from mlip_jax.models.initial import initial_variables
 from mlip_jax.potential import Potential, Variables, predict_fn
 from mlip_jax.train import assess, checkpoint, log, loop, report, settings, variable_projection
 from mlip_jax.train.engine import Task
@@ -176,7 +177,7 @@ def _variables(
     needs = models.requirements(model)
     config = BatchConfig(batch_size=1, shuffle=False)
     single = BatchSource(structures, lists, config, found.references, dtype, needs)
-    variables = jax.jit(model.init)(jax.random.key(seed), single.batch(0, 0).graph)
+    variables = initial_variables(model, seed, single.batch(0, 0).graph)
     calibrate = getattr(model, "calibrate", None)
     if calibrate is not None:
         size = min(32, len(structures))
