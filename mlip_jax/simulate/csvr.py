@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 @dataclasses.dataclass
 class CSVRState:
-    """A state as jax-md's, with what the thermostat adds.
+    """A state as jax-md's, with what the thermostat adds: arrays, or their shapes.
 
     Attributes:
         position: Å, [atoms 3].
@@ -26,12 +26,12 @@ class CSVRState:
         heat: eV, what the thermostat has given to the atoms so far.
     """
 
-    position: Array
-    momentum: Array
-    force: Array
-    mass: Array
-    rng: Array
-    heat: Array
+    position: Any
+    momentum: Any
+    force: Any
+    mass: Any
+    rng: Any
+    heat: Any
 
 
 def scale_factor(

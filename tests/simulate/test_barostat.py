@@ -117,7 +117,7 @@ def test_deformations_are_exact_and_preserve_phase_space():
     np.testing.assert_allclose(
         barostat.growth(jnp.asarray(strain)), expected - np.eye(3), atol=1e-9
     )
-    positions, momenta, cell = rng.normal(size=(3, 4, 3))
+    positions, momenta, cell = jnp.asarray(rng.normal(size=(3, 4, 3)))
     moved = barostat.deform(positions, momenta, cell[:3], jnp.asarray(strain))
     np.testing.assert_allclose(np.sum(moved[0] * moved[1]), np.sum(positions * momenta))
     np.testing.assert_allclose(

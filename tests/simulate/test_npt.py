@@ -113,7 +113,7 @@ def test_fixed_atoms_stay_and_keep_their_forces(tmp_path):
     )
     result = engine.run(silicon.potential(), STRUCTURE, hot, still, tmp_path)
     moved = np.abs(result.structure.positions[:8] - STRUCTURE.positions).max(axis=1)
-    np.testing.assert_array_equal(moved[[0, 3]], 0.0)
+    np.testing.assert_allclose(moved[[0, 3]], 0.0, atol=1e-14)  # wrapping rounds
     np.testing.assert_array_equal(result.momenta[[0, 3, 8, 11]], 0.0)
     assert np.all(np.delete(moved, [0, 3]) > 1e-3)
     assert np.all(np.abs(result.structure.labels.forces[[0, 3]]).max(axis=1) > 1e-3)
