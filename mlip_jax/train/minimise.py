@@ -49,8 +49,6 @@ def minimise(
     terminal = log.Terminal(task.training.epochs, progress)
     begin = dataclasses.replace(solver, posterior=False, grades=False)
     if solver.nonlinear_iterations:
-        first, found, _ = exact.train(task, begin, found, terminal)
-        task = _continued(task, first.variables, found)
         searched = variable_projection.search(task, begin, found, terminal, output, resume=resume)
         task = task._replace(variables=searched)
     if sections.optimizer is None:

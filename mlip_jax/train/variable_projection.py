@@ -77,7 +77,7 @@ def search(
     """Parameters at which the loss of the training data is small, from those of the task on.
 
     Args:
-        task: its linear parameters are solved for already, see `exact.train`.
+        task: what is fitted.
         config: with `nonlinear_iterations` and `nonlinear_fraction`.
         found: statistics of the training data.
         terminal: for messages.
@@ -91,16 +91,18 @@ def search(
     visit = visit_fn(task, config, found)
     others, _ = _split(task)
     begin = np.asarray(ravel_pytree(others)[0], np.float64)
-    linear = np.zeros(len(exact.free_elements(found)))
-    linear = np.append(linear, linear_terms.parameters(task.model, task.variables))
+    number = linear_terms.parameters(task.model, task.variables).size
+    guess = np.zeros(len(exact.free_elements(found)) + number)
     damping, taken, file = _FIRST, 0, output / FILE
     if resume and file.exists():
         with np.load(file) as state:
-            begin, linear = state["others"], state["guess"]
+            begin, guess = state["others"], state["guess"]
             damping, taken = float(state["damping"]), int(state["taken"])
         terminal.say(f"continuing from step {taken} ({file})")
     with StopRequest() as request:
-        best = visit(begin, linear)
+        best = visit(begin, guess)
+        if taken == 0:
+            best = visit(begin, best.linear)
         while taken < config.nonlinear_iterations and damping < _HIGHEST:
             guess, step = _step(best, damping)
             new = visit(best.others + step, guess)
