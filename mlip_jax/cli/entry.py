@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from mlip_jax import __version__
-from mlip_jax.cli import data, describe, exchange, fit, potentials, process, simulate, study, use
+from mlip_jax.cli import (
+    data,
+    describe,
+    exchange,
+    fit,
+    potentials,
+    process,
+    relax,
+    simulate,
+    study,
+    use,
+)
 
 app = typer.Typer(
     name="mlip-jax",
@@ -20,7 +31,7 @@ app.command()(process.guarded(fit.train))
 app.command()(process.guarded(use.evaluate))
 app.command()(process.guarded(use.predict))
 app.command()(process.guarded(simulate.md))
-app.command()(process.guarded(simulate.relax))
+app.command()(process.guarded(relax.relax))
 app.command()(process.guarded(study.study))
 app.add_typer(data.app, name="data")
 app.command(name="import")(process.guarded(exchange.import_))

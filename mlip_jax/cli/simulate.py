@@ -1,13 +1,12 @@
-"""`md` and `relax`: a potential moves atoms."""
+"""`md`: molecular dynamics."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mlip_jax.cli import process, sections, use
+from mlip_jax.cli import process, sections
 from mlip_jax.cli.process import Precision
-from mlip_jax.cli.use import PotentialArgument
 from mlip_jax.config import UserError
 
 
@@ -82,50 +81,6 @@ def md(
         raise UserError(result.stop_reason)
     if result.interrupted is not None:
         raise typer.Exit(128 + result.interrupted)
-
-
-def relax(
-    potential: PotentialArgument,
-    structure: Annotated[Path, typer.Argument(help="File with the structure to start from.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File for the result.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Such as max_force=0.001. Repeatable."),
-    ] = None,
-    index: Annotated[int, typer.Option(help="Frame of the file.")] = -1,
-    precision: Annotated[Precision, typer.Option(help="Arithmetic.")] = Precision.float64,
-) -> None:
-    """Relax the positions of atoms in a fixed cell, with FIRE.
-
-    For example
-
-        mlip-jax relax runs/si/potential vacancy.extxyz -o relaxed.extxyz --set max_force=0.001
-    """
-    process.prepare_jax(precision)
-    from mlip_jax import config as configs
-    from mlip_jax.data import formats
-    from mlip_jax.interop import catalogue
-    from mlip_jax.simulate import relax as relaxation
-    from mlip_jax.simulate import trajectory
-    from mlip_jax.simulate.settings import RelaxationConfig
-
-    settings = configs.apply_overrides({"precision": str(precision)}, overrides or ())
-    parsed = configs.parse(RelaxationConfig, settings, "relaxation")
-    loaded = catalogue.load(potential)
-    start, _ = trajectory.read_frame(structure, index)
-    use.check_writable(output)
-    formats.writer(output)
-    result = relaxation.fire(loaded, start, parsed)
-    formats.write(output, [result.structure])
-    typer.echo(
-        f"{result.steps} steps, energy {result.energies[0]:.6f} -> {result.energies[-1]:.6f} eV, "
-        f"largest force {result.max_force:.2g} eV/Å: {output}"
-    )
-    if not result.converged:
-        raise UserError(
-            f"not converged: the largest force is {result.max_force:.3g} eV/Å after {result.steps} "
-            f"steps; expected {parsed.max_force:g}. Go on from {output}, or set max_steps."
-        )
 
 
 def _restart_file(output: Path, resume: bool, overwrite: bool) -> Path | None:

@@ -251,3 +251,10 @@ class BatchRelaxationConfig(RelaxationConfig):
     max_volume_factor: Annotated[float, Gt(1)] = 3.0
     batch_atoms: Annotated[int, Ge(1)] = 256
     batch_graphs: Annotated[int, Ge(1)] = 64
+
+    def __post_init__(self):
+        if self.block:
+            raise UserError(
+                f"relaxation.block: got {self.block}; expected 0, as batches are computed at once. "
+                "Set batch_atoms to what fits into memory."
+            )

@@ -49,6 +49,23 @@ def test_relax_and_md_run(potential, data):
     assert config.load_yaml("nve/config.yaml")["ensemble"]["temperature"] == 100
 
 
+@pytest.mark.slow
+def test_many_structures_relax_and_those_that_fail_are_named(potential, data, capsys):
+    loose = ("--set", "max_force=0.05", "--set", "batch_graphs=2")
+    assert run("relax", potential, data, "--all", "-o", "relaxed.extxyz", *loose) == 0
+    assert "6 of 6 structures relaxed" in capsys.readouterr().out
+    for before, after in zip(formats.read(data), formats.read("relaxed.extxyz"), strict=True):
+        assert np.abs(after.labels.forces).max() < 0.05
+        np.testing.assert_array_equal(after.cell, before.cell)
+    few = ("--set", "max_steps=1", "--set", "chunk=1", "--set", "max_force=1e-6")
+    message = refused(capsys, "relax", potential, data, "--all", "-o", "few.extxyz", *few)
+    assert "not relaxed: 6" in message
+    assert "frame 0, after 1 steps: not converged" in message
+    assert len(formats.read("few.extxyz")) == 6
+    block = ("--all", "-o", "few.extxyz", "--set", "block=8")
+    assert "batch_atoms" in refused(capsys, "relax", potential, data, *block)
+
+
 def test_training_leaves_a_potential(data, capsys):
     assert run("train", train_config(), "--output", "run") == 0
     assert run("info", "run/potential") == 0
