@@ -20,7 +20,8 @@ def mtp(
     """A moment tensor potential.
 
     Its energy is linear in the coefficients of the scalars, but not in those of the radial
-    functions: it is fitted by an optimiser. Elements have coefficients of their own, where the
+    functions: a solver searches for the latter (`solver.nonlinear_iterations`), or an optimiser
+    trains both. Elements have coefficients of their own, where the
     published potentials share those of the scalars.
 
     Args:

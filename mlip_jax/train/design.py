@@ -4,7 +4,7 @@ Energies of atoms are linear in the parameters, and so are their derivatives: wh
 model says of one atom (`models.linear_rows`) gives the rows of energies, forces and stresses.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -69,17 +69,28 @@ def count_labels(batches: Iterator[Batch], names: Sequence[str]) -> dict[str, in
     return counts
 
 
+def scales_of(config: LossConfig, batches: Iterable[Batch]) -> dict[str, float]:
+    """Factors of the squared errors in the loss: weights over numbers of labels.
+
+    Raises:
+        UserError: see `weights`.
+    """
+    found = weights(config)
+    counts = count_labels(iter(batches), list(found))
+    return {name: w / counts[name] for name, w in found.items() if counts[name] and w > 0}
+
+
 def design_fn(
     model: nn.Module,
     variables: Variables,
     scales: Mapping[str, float],
     species: Sequence[int],
-) -> Callable[[Batch], Design]:
-    """Makes `batch -> Design`, compiled once for every shape.
+) -> Callable[[Variables, Batch], Design]:
+    """Makes `(variables, batch) -> Design`, compiled once for every shape.
 
     Args:
         model: see `linear_terms`.
-        variables: of the model; of parameters only the shapes count.
+        variables: of the model, for the shapes of its parameters and its terms without any.
         scales: of the squared error of each property in the loss, over its number of labels.
         species: atomic numbers in the order of the columns of the composition.
 
@@ -102,7 +113,7 @@ def design_fn(
             target = target - jnp.concatenate([part.reshape(-1) for part in parts])
         return matrix, target, mask
 
-    def design(batch: Batch) -> Design:
+    def design(variables: Variables, batch: Batch) -> Design:
         batch = jax.tree.map(jnp.asarray, batch)
         rows = compiled_rows(model, variables, batch.graph)
         matrix, target, mask = (np.asarray(x) for x in weigh(rows, batch))
@@ -130,6 +141,17 @@ def weighted_rows(
     _, mask = _targets(batch, scales)
     parts = [part.reshape(-1) for part in _weighted(prediction, batch, scales)]
     return jnp.where(mask, jnp.concatenate(parts), 0.0)
+
+
+def forward_slopes(
+    rows: Callable[[Array], Array], flat: Float[Array, " parameters"]
+) -> Float[Array, "parameters rows"]:
+    """Derivatives of rows by few parameters, forward, one parameter after the other."""
+
+    def column(direction: Array) -> Array:
+        return jax.jvp(rows, (flat,), (direction,))[1]
+
+    return jax.lax.map(column, jnp.eye(flat.size, dtype=flat.dtype))
 
 
 def labelled(batch: Batch, scales: Mapping[str, float]) -> Array:

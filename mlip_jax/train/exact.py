@@ -47,7 +47,7 @@ def train(
     rows = solver.Rows(len(free) + size)
     terminal.say(f"solver {config.name}: {size} parameters, {len(task.structures)} structures")
     for batch in batches(task):
-        part = make(batch)
+        part = make(task.variables, batch)
         rows.add(np.concatenate([part.composition, part.matrix], axis=1), part.target)
     solution = solver.solve(rows, config, free=len(free))
     shifts = dict(zip(free, solution.coefficients.tolist(), strict=False))
@@ -76,9 +76,7 @@ def scales(task: Task) -> dict[str, float]:
     Raises:
         UserError: for a loss that is no sum of squares, or has no label.
     """
-    weights = design.weights(task.loss)
-    counts = design.count_labels(batches(task), list(weights))
-    found = {name: w / counts[name] for name, w in weights.items() if counts[name] and w > 0}
+    found = design.scales_of(task.loss, batches(task))
     if not found:
         raise UserError("solver: no label of the loss is there, or all weights are zero.")
     return found

@@ -50,9 +50,7 @@ def whitening(
             "most. Remove the key."
         )
     kept = list(batches)
-    weights = design.weights(loss)
-    counts = design.count_labels(iter(kept), list(weights))
-    scales = {name: w / counts[name] for name, w in weights.items() if counts[name] and w > 0}
+    scales = design.scales_of(loss, kept)
     constants = {name: tree for name, tree in variables.items() if name != "params"}
     predict = predict_fn(model)
     flat, unravel = ravel_pytree(params)
@@ -63,10 +61,7 @@ def whitening(
             prediction = predict({"params": unravel(flat), **constants}, batch.graph)
             return design.weighted_rows(prediction, batch, scales)
 
-        def column(direction: Array) -> Array:
-            return jax.jvp(rows, (flat,), (direction,))[1]
-
-        return jax.lax.map(column, jnp.eye(flat.size, dtype=flat.dtype))
+        return design.forward_slopes(rows, flat)
 
     square = np.zeros((size, size))
     for batch in kept:

@@ -11,9 +11,10 @@ and p is solved for anew at the new place (J. Nocedal & S. J. Wright, "Numerical
 (2006), section 10.3). All rows of a place go through one QR factorisation, see `solver`.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,8 @@ _SMALLER, _LARGER = 0.2, 5.0
 """What λ is multiplied with after a step that lowers the loss, and after one that does not."""
 
 FILE = "variable_projection.npz"
+
+T = TypeVar("T")
 
 Flat = dict[tuple[str, ...], Any]
 """Parameters by their path."""
@@ -130,22 +133,21 @@ def visit_fn(
     """Makes `(q, guess of p) -> Place`: a pass over the data; K is taken at the guess."""
     free = exact.free_elements(found)
     scales = exact.scales(task)
+    make = design.design_fn(task.model, task.variables, scales, free)
     slopes = _slopes_fn(task, scales)
 
     def visit(others: np.ndarray, guess: np.ndarray) -> Place:
         variables = _with_others(task, others)
-        make = design.design_fn(task.model, variables, scales, free)
         variables = linear_terms.with_parameters(task.model, variables, guess[len(free) :])
         size = len(guess)
         rows = solver.Rows(size + len(others))
-        for batch in _some(task, config.nonlinear_fraction):
-            part = make(batch)
+        for batch in spread(exact.batches(task), config.nonlinear_fraction):
+            part = make(variables, batch)
             slope = slopes(variables, batch)
             rows.add(np.concatenate([part.composition, part.matrix, slope], axis=1), part.target)
         triangle = rows.triangle()
-        kept = np.append(np.arange(size), triangle.shape[1] - 1)
         alone = solver.Rows(size)
-        alone.add(triangle[:, kept[:-1]], triangle[:, -1])
+        alone.add(triangle[:, :size], triangle[:, -1])
         alone.count = rows.count
         solved = solver.solve(alone, config, free=len(free))
         return Place(others, guess, solved.coefficients, triangle, solved.alpha, solved.residual)
@@ -184,11 +186,7 @@ def _slopes_fn(
             prediction = predict({**variables, "params": params}, batch.graph)
             return design.weighted_rows(prediction, batch, scales)
 
-        def column(direction: Array) -> Array:
-            return jax.jvp(rows, (flat,), (direction,))[1]
-
-        found = jax.lax.map(column, jnp.eye(flat.size, dtype=flat.dtype))
-        return found.T, design.labelled(batch, scales)
+        return design.forward_slopes(rows, flat).T, design.labelled(batch, scales)
 
     def slopes(variables: Variables, batch: Batch) -> np.ndarray:
         found, mask = columns(variables, jax.tree.map(jnp.asarray, batch))
@@ -197,11 +195,11 @@ def _slopes_fn(
     return slopes
 
 
-def _some(task: Task, fraction: float) -> Iterator[Batch]:
-    """Structures one by one, so many of them, evenly spread."""
-    for index, batch in enumerate(exact.batches(task)):
-        if int((index + 1) * fraction) > int(index * fraction):
-            yield batch
+def spread(items: Iterable[T], fraction: float) -> Iterator[T]:
+    """So many of the items, evenly spread; the first of all for any fraction."""
+    for index, item in enumerate(items):
+        if math.ceil((index + 1) * fraction) > math.ceil(index * fraction):
+            yield item
 
 
 def _split(task: Task) -> tuple[Flat, Flat]:

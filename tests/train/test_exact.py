@@ -203,7 +203,7 @@ def test_rows_are_derivatives_of_predictions(name):
     variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), dict(variables))
     variables = model.calibrate(variables, [batch.graph])
     scales = {"energy": 2.0, "forces": 1.0, "stress": 4.0}
-    found = design.design_fn(model, variables, scales, (8, 14))(batch)
+    found = design.design_fn(model, variables, scales, (8, 14))(variables, batch)
     flat, unravel = ravel_pytree(variables["params"])
     predicted = jax.jit(predict_fn(model))({**variables, "params": unravel(flat)}, batch.graph)
     atoms = np.array([4, 4])

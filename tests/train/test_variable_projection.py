@@ -71,6 +71,13 @@ def test_a_part_of_the_structures_will_do_for_the_search(labelled, tmp_path):
     assert part.card["training"]["loss"] < 0.1 * alone.card["training"]["loss"]
 
 
+@pytest.mark.parametrize(
+    ("fraction", "chosen"), [(1.0, [0, 1, 2, 3, 4]), (0.5, [0, 2, 4]), (0.25, [0, 4]), (0.01, [0])]
+)
+def test_the_part_is_spread_evenly(fraction, chosen):
+    assert list(variable_projection.spread(range(5), fraction)) == chosen
+
+
 def test_an_interrupted_search_goes_on_from_its_last_step(labelled, tmp_path, monkeypatch):
     whole = fit(labelled, tmp_path / "whole", nonlinear_iterations=4)
     write = variable_projection._write
