@@ -170,17 +170,6 @@ def grown_capacity(neighbors: DeviceNeighbors, extra: int = 0) -> Capacity:
     return Capacity(row, active, prefixes, old.bins, old.search, occupancy)
 
 
-def at_least(capacity: Capacity, other: Capacity) -> Capacity:
-    """A capacity whose rows and prefixes hold what those of another, of the same cutoffs, hold."""
-    pairs = zip(capacity.prefixes, other.prefixes, strict=True)
-    return dataclasses.replace(
-        capacity,
-        row=max(capacity.row, other.row),
-        active=max(capacity.active, other.active),
-        prefixes=tuple((cutoff, max(k, m)) for (cutoff, k), (_, m) in pairs),
-    )
-
-
 def update(
     neighbors: DeviceNeighbors, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
 ) -> DeviceNeighbors:

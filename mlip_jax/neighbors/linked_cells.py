@@ -43,6 +43,20 @@ class Capacity:
         """The capacities in the order of `DeviceNeighbors.needed`."""
         return (self.row, self.active, self.occupancy, *(k for _, k in self.prefixes))
 
+    def at_least(self, other: "Capacity") -> "Capacity":
+        """The same with rows and prefixes that hold what those of another hold, too.
+
+        Args:
+            other: of the same cutoffs; its bins may be others.
+        """
+        pairs = zip(self.prefixes, other.prefixes, strict=True)
+        return dataclasses.replace(
+            self,
+            row=max(self.row, other.row),
+            active=max(self.active, other.active),
+            prefixes=tuple((cutoff, max(k, m)) for (cutoff, k), (_, m) in pairs),
+        )
+
 
 class Bins(NamedTuple):
     """Atoms sorted into bins.

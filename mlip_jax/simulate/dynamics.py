@@ -205,7 +205,7 @@ def make_room(state: DynamicsState, overflowed: DeviceNeighbors) -> DynamicsStat
             prefix_cutoffs=tuple(c for c, _ in overflowed.capacity.prefixes),
             dtype=neighbors.reference_positions.dtype,
         )
-        capacity = device.at_least(fresh.capacity, neighbors.capacity)
+        capacity = fresh.capacity.at_least(neighbors.capacity)
     else:
         capacity = device.grown_capacity(overflowed)
     return dataclasses.replace(state, neighbors=device.with_capacity(neighbors, capacity))
