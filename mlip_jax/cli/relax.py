@@ -38,7 +38,7 @@ def relax(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Such as max_force=0.001. Repeatable."),
     ] = None,
-    index: Annotated[int, typer.Option(help="Frame of the file.")] = -1,
+    index: Annotated[int | None, typer.Option(help="Frame of the file; else the last.")] = None,
     every: Annotated[
         bool, typer.Option("--all", help="All frames of the file, many at a time.")
     ] = False,
@@ -59,6 +59,8 @@ def relax(
 
         mlip-jax relax chgnet-0.3.0 crystals.extxyz --all --cell full -o relaxed.extxyz
     """
+    if every and index is not None:
+        raise UserError(f"got --index {index} and --all; expected one of them. Leave one out.")
     process.prepare_jax(precision)
     from mlip_jax import config as configs
     from mlip_jax.data import formats
@@ -72,7 +74,11 @@ def relax(
     kind = BatchRelaxationConfig if batch else RelaxationConfig
     parsed = configs.parse(kind, settings, "relaxation")
     loaded = catalogue.load(potential)
-    starts = formats.read(structures) if every else [trajectory.read_frame(structures, index)[0]]
+    starts = (
+        formats.read(structures)
+        if every
+        else [trajectory.read_frame(structures, -1 if index is None else index)[0]]
+    )
     use.check_writable(output)
     formats.writer(output)
     if isinstance(parsed, BatchRelaxationConfig):

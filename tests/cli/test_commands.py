@@ -62,6 +62,9 @@ def test_many_structures_relax_and_those_that_fail_are_named(potential, data, ca
     assert "not relaxed: 6" in message
     assert "frame 0, after 1 steps: not converged" in message
     assert len(formats.read("few.extxyz")) == 6
+    assert "--index 0 and --all" in refused(
+        capsys, "relax", potential, data, "--all", "--index", "0", "-o", "few.extxyz"
+    )
     block = ("--all", "-o", "few.extxyz", "--set", "block=8")
     assert "batch_atoms" in refused(capsys, "relax", potential, data, *block)
 
