@@ -35,7 +35,7 @@ class SolverConfig:
         grades: keep an active set of training environments, for extrapolation grades.
         nonlinear_iterations: steps of a search over parameters that the energies are not linear in,
             such as radial functions of moment tensors (`variable_projection`); each is a pass over
-            the data.
+            the data, and another one where it lowered the loss.
         nonlinear_fraction: part of the structures that the search looks at, evenly spread; all
             count in the solution at its end.
     """
@@ -118,12 +118,10 @@ def solve(rows: Rows, config: SolverConfig, free: int = 0) -> Solution:
     Raises:
         UserError: where there are no rows, or the free columns are not determined.
     """
-    triangle = rows.triangle()
-    size = triangle.shape[1] - 1
+    square = _square(rows.triangle())
+    size = len(square) - 1
     if rows.count == 0 or size == 0:
         raise UserError("solver: no labels, or no parameters; there is nothing to solve for.")
-    square = np.zeros((size + 1, size + 1))
-    square[: len(triangle)] = triangle
     penalised = square[free:, free:]
     solved = _relevance if config.name == "ard" else _ridge
     along, inner, alpha, noise, rank, residual = solved(penalised, rows.count - free, config)
@@ -141,13 +139,37 @@ def solve(rows: Rows, config: SolverConfig, free: int = 0) -> Solution:
     )
 
 
+def penalised_loss(triangle: Float[np.ndarray, "_ columns"], alpha: float, free: int = 0) -> float:
+    """The minimum of what `solve` minimises, for rows with this triangle.
+
+    Args:
+        triangle: R of the QR factorisation of `[matrix | target]`.
+        alpha: λ over the largest squared singular value of the columns that it is for.
+        free: columns without a penalty, the first ones.
+    """
+    return _spectrum(_square(triangle)[free:, free:], 1)[0].penalised_squares(alpha)
+
+
+def _square(triangle: np.ndarray) -> np.ndarray:
+    """A triangle with the rows of zeros that it lacks where there are few rows."""
+    square = np.zeros((triangle.shape[1], triangle.shape[1]))
+    square[: len(triangle)] = triangle
+    return square
+
+
+def _spectrum(square: np.ndarray, rows: int) -> tuple["_Spectrum", np.ndarray]:
+    """The problem of the triangle `[matrix | target]`, and its right singular vectors."""
+    left, values, right = np.linalg.svd(square[:-1, :-1])
+    projected, rest = left.T @ square[:-1, -1], float(square[-1, -1])
+    return _Spectrum(values, projected, rest, max(rows, 1)), right
+
+
 def _ridge(square: np.ndarray, rows: int, config: SolverConfig):
     """One penalty for all columns of the triangle `[matrix | target]`, given or most likely."""
-    left, values, right = np.linalg.svd(square[:-1, :-1])
-    spectrum = _Spectrum(values, left.T @ square[:-1, -1], float(square[-1, -1]), max(rows, 1))
+    spectrum, right = _spectrum(square, rows)
     alpha = config.alpha if config.name == "ridge" else spectrum.likeliest_alpha()
     along, residual = spectrum.ridge(alpha)
-    rank = int(np.sum(spectrum.relative > len(values) * np.finfo(float).eps))
+    rank = int(np.sum(spectrum.relative > len(spectrum.values) * np.finfo(float).eps))
     inner = right.T * spectrum.damped(alpha)
     noise = spectrum.penalised_squares(alpha) / spectrum.rows
     return right.T @ along, inner, alpha, noise, rank, residual

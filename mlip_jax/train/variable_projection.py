@@ -2,16 +2,18 @@
 
 The linear parameters p are solved for wherever the others, q, stand, so that a search over q alone
 is left: G. Golub & V. Pereyra, Inverse Probl. 19, R1 (2003). Its steps are those of Levenberg and
-Marquardt for both together: with `A` the derivatives of the rows by p and `K` those by q, they
-minimise
+Marquardt for both together: with `A` the derivatives of the rows by p, `K` those by q at the p that
+is best here, they minimise
 
     |A p + K dq - y|² + α |p|² + λ |D dq|²,   D the lengths of the columns of K,
 
-and p is solved for anew at the new place (J. Nocedal & S. J. Wright, "Numerical Optimization"
-(2006), section 10.3). All rows of a place go through one QR factorisation, see `solver`.
+and p is solved for anew at the new place. λ follows what the loss falls by, compared with what the
+step promised (J. Nocedal & S. J. Wright, "Numerical Optimization" (2006), chapter 4, section 10.3).
+All rows of a place go through one QR factorisation, see `solver`.
 """
 
 import math
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -34,11 +36,17 @@ from mlip_jax.train.engine import Task
 from mlip_jax.train.interrupt import TrainingInterrupted
 from mlip_jax.train.solver import SolverConfig
 
-_FIRST, _LOWEST, _HIGHEST = 1e-2, 1e-6, 1e6
+_FIRST, _LOWEST, _HIGHEST = 1e-2, 1e-9, 1e6
 """λ of the first step, and its bounds."""
 
-_SMALLER, _LARGER = 0.2, 5.0
-"""What λ is multiplied with after a step that lowers the loss, and after one that does not."""
+_GOOD, _POOR = 0.5, 0.1
+"""Fall of the loss over what was promised: from here on λ is divided, below it is multiplied."""
+
+_FACTOR = 5.0
+"""What λ is divided by or multiplied with."""
+
+_WORTH = 1e-4
+"""Part of the loss that a step must promise to take away, or the search is at its end."""
 
 FILE = "variable_projection.npz"
 
@@ -53,19 +61,29 @@ class Place(NamedTuple):
 
     Attributes:
         others: q, as a vector.
-        guess: p that K was taken at, after the reference energies that are fitted.
-        linear: p that is best here, likewise.
-        triangle: R of the rows `[reference energies | A | K | y]`.
-        alpha: α.
-        loss: sum of the squared residuals.
+        linear: p that is best here, after the reference energies that are fitted.
+        triangle: R of the rows `[reference energies | A | y]`.
+        alpha: α over the largest squared singular value of A.
     """
 
     others: Float[np.ndarray, " others"]
-    guess: Float[np.ndarray, " linear"]
     linear: Float[np.ndarray, " linear"]
     triangle: Float[np.ndarray, "_ columns"]
     alpha: float
-    loss: float
+
+
+class Passes(NamedTuple):
+    """Passes over the data.
+
+    Attributes:
+        place: `q -> Place`.
+        slopes: `place -> R of the rows [reference energies | A | K | y]`, K at the p of the place.
+        free: number of reference energies that are fitted.
+    """
+
+    place: Callable[[np.ndarray], Place]
+    slopes: Callable[[Place], np.ndarray]
+    free: int
 
 
 def search(
@@ -91,33 +109,33 @@ def search(
         UserError: for a model without such parameters, and as `exact.train`.
         TrainingInterrupted: on Ctrl-C or SIGTERM.
     """
-    visit = visit_fn(task, config, found)
+    passes = passes_fn(task, config, found)
     others, _ = _split(task)
     begin = np.asarray(ravel_pytree(others)[0], np.float64)
-    number = linear_terms.parameters(task.model, task.variables).size
-    guess = np.zeros(len(exact.free_elements(found)) + number)
     damping, taken, file = _FIRST, 0, output / FILE
     if resume and file.exists():
-        with np.load(file) as state:
-            begin, guess = state["others"], state["guess"]
-            damping, taken = float(state["damping"]), int(state["taken"])
+        begin, damping, taken = _read(file, begin.size)
         terminal.say(f"continuing from step {taken} ({file})")
     with StopRequest() as request:
-        best = visit(begin, guess)
-        if taken == 0:
-            best = visit(begin, best.linear)
+        best, slopes = passes.place(begin), None
         while taken < config.nonlinear_iterations and damping < _HIGHEST:
-            guess, step = _step(best, damping)
-            new = visit(best.others + step, guess)
-            better = new.loss < best.loss
-            damping = max(damping * (_SMALLER if better else _LARGER), _LOWEST)
+            slopes = passes.slopes(best) if slopes is None else slopes
+            step, promised = _step(best, slopes, damping, passes.free)
+            before = _loss(best, best.alpha, passes.free)
+            if before - promised <= _WORTH * before:
+                terminal.say(f"no step promises more than {_WORTH:.0e} of the loss {before:.6g}")
+                break
+            new = passes.place(best.others + step)
+            after = _loss(new, best.alpha, passes.free)
+            taken += 1
             terminal.say(
-                f"step {taken + 1} of {config.nonlinear_iterations}: loss {new.loss:.6g} "
-                f"{'<' if better else '>'} {best.loss:.6g}, damping {damping:.0e}"
+                f"step {taken} of {config.nonlinear_iterations}: loss {after:.6g} from "
+                f"{before:.6g}, promised {promised:.6g}, damping {damping:.0e}"
             )
-            best, taken = (new if better else best), taken + 1
-            state = {"others": best.others, "guess": best.guess, "damping": damping}
-            _write(file, {**state, "taken": taken})
+            damping = _next_damping(damping, before - after, before - promised)
+            if after < before:
+                best, slopes = new, None
+            _write(file, {"others": best.others, "damping": damping, "taken": taken})
             if request.signal is not None:
                 raise TrainingInterrupted(
                     f"the search was interrupted after step {taken}; its state is in {file}. "
@@ -127,47 +145,63 @@ def search(
     return _with_others(task, best.others)
 
 
-def visit_fn(
-    task: Task, config: SolverConfig, found: Statistics
-) -> Callable[[np.ndarray, np.ndarray], Place]:
-    """Makes `(q, guess of p) -> Place`: a pass over the data; K is taken at the guess."""
+def passes_fn(task: Task, config: SolverConfig, found: Statistics) -> Passes:
+    """Makes the passes over the part of the data that the search looks at."""
     free = exact.free_elements(found)
     scales = exact.scales(task)
     make = design.design_fn(task.model, task.variables, scales, free)
-    slopes = _slopes_fn(task, scales)
+    slopes_of = _slopes_fn(task, scales)
+    size = len(free) + linear_terms.parameters(task.model, task.variables).size
 
-    def visit(others: np.ndarray, guess: np.ndarray) -> Place:
+    def place(others: np.ndarray) -> Place:
         variables = _with_others(task, others)
-        variables = linear_terms.with_parameters(task.model, variables, guess[len(free) :])
-        size = len(guess)
-        rows = solver.Rows(size + len(others))
+        rows = solver.Rows(size)
         for batch in spread(exact.batches(task), config.nonlinear_fraction):
             part = make(variables, batch)
-            slope = slopes(variables, batch)
+            rows.add(np.concatenate([part.composition, part.matrix], axis=1), part.target)
+        solved = solver.solve(rows, config, free=len(free))
+        return Place(others, solved.coefficients, rows.triangle(), solved.alpha)
+
+    def slopes(place: Place) -> np.ndarray:
+        variables = _with_others(task, place.others)
+        variables = linear_terms.with_parameters(task.model, variables, place.linear[len(free) :])
+        rows = solver.Rows(size + len(place.others))
+        for batch in spread(exact.batches(task), config.nonlinear_fraction):
+            part = make(variables, batch)
+            slope = slopes_of(variables, batch)
             rows.add(np.concatenate([part.composition, part.matrix, slope], axis=1), part.target)
-        triangle = rows.triangle()
-        alone = solver.Rows(size)
-        alone.add(triangle[:, :size], triangle[:, -1])
-        alone.count = rows.count
-        solved = solver.solve(alone, config, free=len(free))
-        return Place(others, guess, solved.coefficients, triangle, solved.alpha, solved.residual)
+        return rows.triangle()
 
-    return visit
+    return Passes(place, slopes, len(free))
 
 
-def _step(place: Place, damping: float) -> tuple[np.ndarray, np.ndarray]:
-    """The linear parameters after a step, as its model has them, and the step of the others."""
+def _step(
+    place: Place, triangle: Float[np.ndarray, "_ columns"], damping: float, free: int
+) -> tuple[np.ndarray, float]:
+    """dq, and the loss that a model linear in both would have after it."""
     size, number = len(place.linear), len(place.others)
-    matrix, target = place.triangle[:, :-1], place.triangle[:, -1]
+    matrix, target = triangle[:, :-1], triangle[:, -1]
     penalty = np.zeros(size + number)
-    largest = np.linalg.norm(matrix[:, :size], 2)
-    penalty[:size] = np.sqrt(place.alpha) * largest
+    penalty[free:size] = np.sqrt(place.alpha) * np.linalg.norm(matrix[free:, free:size], 2)
     penalty[size:] = np.sqrt(damping) * np.linalg.norm(matrix[:, size:], axis=0)
     stacked = np.concatenate([matrix, np.diag(penalty)])
     lengths = np.maximum(np.linalg.norm(stacked, axis=0), np.finfo(float).tiny)
     full = np.append(target, np.zeros(size + number))
     solution = np.linalg.lstsq(stacked / lengths, full, rcond=None)[0] / lengths
-    return solution[:size], solution[size:]
+    left = matrix @ solution - target
+    shrunk = penalty[:size] * solution[:size]
+    return solution[size:], float(left @ left + shrunk @ shrunk)
+
+
+def _loss(place: Place, alpha: float, free: int) -> float:
+    """`|A p - y|² + α |p|²` at its smallest."""
+    return solver.penalised_loss(place.triangle, alpha, free)
+
+
+def _next_damping(damping: float, fall: float, promised: float) -> float:
+    if fall >= _GOOD * promised > 0.0:
+        return max(damping / _FACTOR, _LOWEST)
+    return damping if fall >= _POOR * promised > 0.0 else damping * _FACTOR
 
 
 def _slopes_fn(
@@ -229,6 +263,23 @@ def _with_others(task: Task, values: np.ndarray) -> dict[str, Any]:
     new = ravel_pytree(others)[1](jnp.asarray(values))
     new = {name: np.asarray(leaf) for name, leaf in new.items()}
     return {**task.variables, "params": _joined(new, linear)}
+
+
+def _read(file: Path, size: int) -> tuple[np.ndarray, float, int]:
+    """Other parameters, damping and steps taken, as `_write` left them."""
+    try:
+        with file.open("rb") as stream, np.load(stream) as state:
+            others, damping, taken = state["others"], float(state["damping"]), int(state["taken"])
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{file}: is damaged ({error}). Remove it to begin the search anew."
+        ) from error
+    if others.shape != (size,):
+        raise UserError(
+            f"{file}: got {others.shape} parameters; expected {(size,)}, those of the model of "
+            "this config. Restore the config, or train anew in another --output."
+        )
+    return others, damping, taken
 
 
 def _write(file: Path, arrays: dict[str, Any]) -> None:

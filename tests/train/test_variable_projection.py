@@ -65,6 +65,29 @@ def test_labels_of_other_radial_functions_are_found_again(labelled, tmp_path):
     assert searched.card["training"]["loss"] < 1e-8 * alone.card["training"]["loss"]
 
 
+def test_short_steps_lower_the_loss_by_what_they_promise(labelled, monkeypatch, tmp_path):
+    found = []
+    original = variable_projection.passes_fn
+
+    def passes_fn(*args):
+        found.append(original(*args))
+        return found[-1]
+
+    monkeypatch.setattr(variable_projection, "passes_fn", passes_fn)
+    fit(labelled, tmp_path / "run", nonlinear_iterations=1)
+    (passes,) = found
+    with np.load(tmp_path / "run" / variable_projection.FILE) as state:
+        place = passes.place(state["others"])
+    slopes = passes.slopes(place)
+    before = variable_projection._loss(place, place.alpha, passes.free)
+    for damping in (1e2, 1e4):
+        step, promised = variable_projection._step(place, slopes, damping, passes.free)
+        after = variable_projection._loss(
+            passes.place(place.others + step), place.alpha, passes.free
+        )
+        np.testing.assert_allclose(before - after, before - promised, rtol=0.05)
+
+
 def test_a_part_of_the_structures_will_do_for_the_search(labelled, tmp_path):
     alone = fit(labelled, tmp_path / "alone")
     part = fit(labelled, tmp_path / "part", nonlinear_iterations=8, nonlinear_fraction=0.5)
@@ -96,6 +119,18 @@ def test_an_interrupted_search_goes_on_from_its_last_step(labelled, tmp_path, mo
     resumed = fit(labelled, tmp_path / "run", resume=True, nonlinear_iterations=4)
     first, second = (ravel_pytree(p.variables["params"])[0] for p in (whole, resumed))
     np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-12)
+
+
+def test_a_damaged_state_of_the_search_is_named(labelled, tmp_path):
+    fit(labelled, tmp_path / "run", nonlinear_iterations=1)
+    file = tmp_path / "run" / variable_projection.FILE
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"variable_projection\.npz: is damaged"):
+        fit(labelled, tmp_path / "run", resume=True, nonlinear_iterations=1)
+    np.savez(file, others=np.zeros(3), damping=1.0, taken=1)
+    with pytest.raises(UserError, match=r"got \(3,\) parameters"):
+        fit(labelled, tmp_path / "run", resume=True, nonlinear_iterations=1)
 
 
 def test_a_model_that_is_linear_has_nothing_to_search(labelled, tmp_path):
