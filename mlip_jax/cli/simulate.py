@@ -1,13 +1,17 @@
 """`md`: molecular dynamics."""
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlip_jax.cli import process, sections
 from mlip_jax.cli.process import Precision
 from mlip_jax.config import UserError
+
+if TYPE_CHECKING:
+    from mlip_jax.simulate.engine import SimulationResult
 
 
 def md(
@@ -73,14 +77,22 @@ def md(
         show_progress=True,
     )
     typer.echo(
-        f"{result.steps} steps of {result.structure.num_atoms} atoms, "
-        f"{result.microseconds_per_atom_step:.1f} µs per atom and step, "
-        f"{result.nanoseconds_per_day:.2f} ns a day: {output}"
+        f"{result.steps} steps of {result.structure.num_atoms} atoms, {_speed(result)}: {output}"
     )
     if result.stop_reason:
         raise UserError(result.stop_reason)
     if result.interrupted is not None:
         raise typer.Exit(128 + result.interrupted)
+
+
+def _speed(result: "SimulationResult") -> str:
+    """Of the steady state, where the run was long enough to reach it."""
+    if math.isnan(result.nanoseconds_per_day):
+        return f"too few to tell the speed from the {result.compile_seconds:.0f} s of compiling"
+    return (
+        f"{result.microseconds_per_atom_step:.1f} µs per atom and step, "
+        f"{result.nanoseconds_per_day:.2f} ns a day"
+    )
 
 
 def _restart_file(output: Path, resume: bool, overwrite: bool) -> Path | None:

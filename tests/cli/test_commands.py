@@ -33,7 +33,7 @@ def test_predictions_are_written_and_read(potential, data):
 
 
 @pytest.mark.slow
-def test_relax_and_md_run(potential, data):
+def test_relax_and_md_run(potential, data, capsys):
     loose = ("--set", "max_force=0.05")
     assert run("relax", potential, data, "-o", "relaxed.extxyz", *loose) == 0
     relaxed = formats.read("relaxed.extxyz")[0]
@@ -45,6 +45,7 @@ def test_relax_and_md_run(potential, data):
     }
     config.dump_yaml(mapping, "nve.yaml")
     assert run("md", "nve.yaml", "ensemble.temperature=100", "-o", "nve") == 0
+    assert "too few to tell the speed" in capsys.readouterr().out
     assert len(formats.read("nve/trajectory.extxyz")) == 3
     assert config.load_yaml("nve/config.yaml")["ensemble"]["temperature"] == 100
 
