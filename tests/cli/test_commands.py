@@ -1,12 +1,15 @@
 """What every command does, from its arguments to its files."""
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mlip_jax import config, models, storage
+from mlip_jax.cli import simulate
 from mlip_jax.data import formats
 from tests.cli.springs import SILICON, refused, run, train_config
 
@@ -33,7 +36,7 @@ def test_predictions_are_written_and_read(potential, data):
 
 
 @pytest.mark.slow
-def test_relax_and_md_run(potential, data, capsys):
+def test_relax_and_md_run(potential, data):
     loose = ("--set", "max_force=0.05")
     assert run("relax", potential, data, "-o", "relaxed.extxyz", *loose) == 0
     relaxed = formats.read("relaxed.extxyz")[0]
@@ -45,9 +48,15 @@ def test_relax_and_md_run(potential, data, capsys):
     }
     config.dump_yaml(mapping, "nve.yaml")
     assert run("md", "nve.yaml", "ensemble.temperature=100", "-o", "nve") == 0
-    assert "too few to tell the speed" in capsys.readouterr().out
     assert len(formats.read("nve/trajectory.extxyz")) == 3
     assert config.load_yaml("nve/config.yaml")["ensemble"]["temperature"] == 100
+
+
+def test_a_speed_is_told_where_there_is_one():
+    short = SimpleNamespace(nanoseconds_per_day=math.nan, compile_seconds=3.0)
+    assert simulate._speed(short) == "too few to tell the speed from the 3 s of compiling"
+    long = SimpleNamespace(nanoseconds_per_day=2.5, microseconds_per_atom_step=10.0)
+    assert simulate._speed(long) == "10.0 µs per atom and step, 2.50 ns a day"
 
 
 @pytest.mark.slow
