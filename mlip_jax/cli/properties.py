@@ -17,6 +17,7 @@ from mlip_jax.config import UserError
 if TYPE_CHECKING:
     from mlip_jax.data.structure import Structure
     from mlip_jax.potential import Potential
+    from mlip_jax.properties.relaxed import Cell
 
 app = typer.Typer(
     help="Properties of materials: a JSON file with units in its names, and a plot beside it.",
@@ -39,6 +40,12 @@ class Method(enum.StrEnum):
     derivatives = enum.auto()
     displacements = enum.auto()
 
+
+_CELLS: "dict[Relax, Cell]" = {
+    Relax.full: "full",
+    Relax.hydrostatic: "hydrostatic",
+    Relax.positions: "fixed",
+}
 
 StructureArgument = Annotated[Path, typer.Argument(help="File with the structure.")]
 IndexOption = Annotated[int, typer.Option(help="Frame of the file.")]
@@ -170,7 +177,7 @@ def phonons(
             loaded,
             chosen,
             supercell,
-            method=method.value,
+            method="displacements" if method == Method.displacements else "derivatives",
             displacement=displacement,
             mesh=mesh,
             temperatures=[max_temperature * i / 100 for i in range(101)],
@@ -205,9 +212,8 @@ def _prepare(
     loaded = catalogue.load(potential)
     chosen, _ = trajectory.read_frame(file, index)
     if relax != Relax.none:
-        cell = "fixed" if relax == Relax.positions else relax.value
         with use.progress("relaxing") as progress:
-            (chosen,) = relaxed.relax(loaded, [chosen], cell, progress)
+            (chosen,) = relaxed.relax(loaded, [chosen], _CELLS[relax], progress)
     return loaded, chosen, target
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure, StructureLabels
@@ -91,7 +91,7 @@ def fit(volumes: Float[Leaf, " points"], energies: Float[Leaf, " points"]) -> Eq
 
 
 def curve(
-    found: EquationOfState, volumes: Float[Leaf, " points"]
+    found: EquationOfState, volumes: Float[Array | np.ndarray, " points"]
 ) -> tuple[Float[Leaf, " points"], Float[Leaf, " points"]]:
     """Energies [eV] and pressures [eV/Å^3] of the curve (Birch 1947, eqs. 15 and 14).
 

@@ -36,7 +36,7 @@ def force_constants_fn(
             return -predict(variables, dataclasses.replace(graph, positions=positions)).forces
 
         _, change = jax.linearize(gradient, graph.positions)
-        rows = (3 * jnp.asarray(home)[:, None] + jnp.arange(3)).ravel()
+        rows = (3 * jnp.asarray(home)[:, None] + jnp.arange(3)[None]).ravel()
         unit = jax.nn.one_hot(rows, 3 * graph.num_atoms, dtype=graph.positions.dtype)
         found = apply_to_basis(change, (graph.positions,), chunk, unit)
         found = found.reshape(len(home), 3, graph.num_atoms, 3)

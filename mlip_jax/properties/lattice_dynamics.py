@@ -94,7 +94,7 @@ def lattice_dynamics(
     method: Method = "derivatives",
     displacement: float = 0.01,
     mesh: float = 60.0,
-    temperatures: Sequence[float] = tuple(range(0, 1001, 10)),
+    temperatures: Sequence[float] = tuple(10.0 * i for i in range(101)),
     progress: Callable[[int, int], None] | None = None,
 ) -> LatticeDynamics:
     """Phonons of a crystal as it stands; float64.

@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from mlip_jax.graph import Leaf, pytree
+from mlip_jax.graph import pytree
 
 
 @pytree
@@ -30,7 +31,7 @@ class Moduli:
     anisotropy: Float[Array, ""]
 
 
-def moduli(stiffness: Float[Leaf, "6 6"]) -> Moduli:
+def moduli(stiffness: Float[Array | np.ndarray, "6 6"]) -> Moduli:
     """Moduli of a polycrystal without texture.
 
     Args:
@@ -58,7 +59,7 @@ def moduli(stiffness: Float[Leaf, "6 6"]) -> Moduli:
     )
 
 
-def stability(stiffness: Float[Leaf, "6 6"]) -> Float[Array, " 6"]:
+def stability(stiffness: Float[Array | np.ndarray, "6 6"]) -> Float[Array, " 6"]:
     """Eigenvalues of C, increasing: a crystal is stable where all are positive.
 
     Born's condition for any crystal class (Mouhat and Coudert 2014, eq. 3).
@@ -67,7 +68,8 @@ def stability(stiffness: Float[Leaf, "6 6"]) -> Float[Array, " 6"]:
 
 
 def directional_young(
-    stiffness: Float[Leaf, "6 6"], directions: Float[Leaf, "directions 3"]
+    stiffness: Float[Array | np.ndarray, "6 6"],
+    directions: Float[Array | np.ndarray, "directions 3"],
 ) -> Float[Array, " directions"]:
     """Young's modulus along directions: `1 / E = S_ijkl n_i n_j n_k n_l`.
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from mlip_jax import units
@@ -37,6 +38,7 @@ def elastic(found: ElasticConstants) -> Figure:
         directions = np.zeros((len(angles), 3))
         directions[:, a], directions[:, b] = np.cos(angles), np.sin(angles)
         right.plot(angles, directional_young(stiffness, directions), style, label=f"{name} plane")
+    right.yaxis.set_major_locator(ticker.MaxNLocator(4))
     right.set_title("Young's modulus [GPa]")
     right.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.2, -0.12), fontsize=8)
     return figure
@@ -105,3 +107,5 @@ def _bands(panel: Any, found: LatticeDynamics) -> None:
            "frequency [THz]")  # fmt: skip
     panel.set_xticks(ticks, [name.replace("G", "Γ") for name in names])
     panel.set_xlim(0.0, start)
+    if found.stable:
+        panel.set_ylim(bottom=0.0)
