@@ -1,4 +1,4 @@
-"""`properties elastic`, `properties equation-of-state`, `properties phonons`."""
+"""`properties elastic`, `equation-of-state`, `phonons` and `rdf`."""
 
 import enum
 import importlib.util
@@ -192,7 +192,46 @@ def phonons(
     _write(target, values, lambda plots: plots.phonons(found))
 
 
-for _command in (elastic, equation_of_state, phonons):
+def rdf(
+    structures: Annotated[Path, typer.Argument(help="A structure, or a trajectory.")],
+    output: OutputOption = None,
+    index: Annotated[str, typer.Option(help="Frames: a number or a slice such as '::10'.")] = ":",
+    cutoff: Annotated[float, typer.Option(help="Å, largest distance.")] = 6.0,
+    bins: Annotated[int, typer.Option(help="Number of bins.")] = 200,
+    width: Annotated[float, typer.Option(help="Å, of a Gaussian about each distance.")] = 0.0,
+    pair: Annotated[
+        tuple[str, str] | None, typer.Option(help="Central and neighbouring element; else all.")
+    ] = None,
+) -> None:
+    """Radial distribution function of structures, and the number of neighbours within a distance.
+
+    The mean over all frames; distances may exceed half of the cell. No potential is needed.
+
+    For example
+
+        mlip-jax properties rdf runs/nvt/trajectory.extxyz --index 100::5
+
+        mlip-jax properties rdf water.extxyz --pair O H --cutoff 8 --width 0.02 -o oh.json
+    """
+    process.prepare_jax(Precision.float64)
+    from mlip_jax.data import formats
+    from mlip_jax.properties import report
+    from mlip_jax.properties import structure as computing
+
+    target = _target(output, "rdf")
+    frames = formats.read(structures, index=index)
+    if not frames:
+        raise UserError(f"{structures}: got no structures (index {index!r}); expected some.")
+    chosen = None if pair is None else _numbers(pair)
+    with use.progress("counting"):
+        found = computing.radial_distribution(list(frames), cutoff, bins, width, chosen)
+    values = report.radial_distribution(found, pair, len(frames))
+    highest = max(range(bins), key=lambda i: values["values"][i])
+    typer.echo(f"{len(frames)} frames, highest peak at {values['distances_A'][highest]:.3f} Å")
+    _write(target, values, lambda plots: plots.radial_distribution(found))
+
+
+for _command in (elastic, equation_of_state, phonons, rdf):
     app.command()(process.guarded(_command))
 
 
@@ -205,16 +244,31 @@ def _prepare(
     from mlip_jax.properties import relaxed
     from mlip_jax.simulate import trajectory
 
-    target = Path(f"{name}.json") if output is None else output
-    if target.suffix != ".json":
-        raise UserError(f"{target}: got the ending {target.suffix!r}; expected .json.")
-    use.check_writable(target)
+    target = _target(output, name)
     loaded = catalogue.load(potential)
     chosen, _ = trajectory.read_frame(file, index)
     if relax != Relax.none:
         with use.progress("relaxing") as progress:
             (chosen,) = relaxed.relax(loaded, [chosen], _CELLS[relax], progress)
     return loaded, chosen, target
+
+
+def _target(output: Path | None, name: str) -> Path:
+    target = Path(f"{name}.json") if output is None else output
+    if target.suffix != ".json":
+        raise UserError(f"{target}: got the ending {target.suffix!r}; expected .json.")
+    use.check_writable(target)
+    return target
+
+
+def _numbers(pair: tuple[str, str]) -> tuple[int, int]:
+    from mlip_jax import elements
+
+    try:
+        first, second = (elements.atomic_number(symbol) for symbol in pair)
+    except ValueError as error:
+        raise UserError(f"pair: {error}") from None
+    return first, second
 
 
 def _write(target: Path, values: dict[str, Any], draw: Callable[[Any], Any]) -> None:

@@ -12,6 +12,7 @@ from mlip_jax.properties.equation_of_state import EquationOfState, curve
 from mlip_jax.properties.lattice_dynamics import LatticeDynamics
 from mlip_jax.properties.moduli import directional_young
 from mlip_jax.properties.panels import finish, grid
+from mlip_jax.properties.structure import RadialDistribution
 
 _COLOR, _DARK, _SECOND = "#2f6fb2", "#333333", "#d1495b"
 _PLANES = {"xy": (0, 1), "yz": (1, 2), "xz": (0, 2)}
@@ -84,6 +85,17 @@ def phonons(found: LatticeDynamics) -> Figure:
         panel = figure.add_subplot(places[1, column])
         panel.plot(thermal.temperatures, values, color=_COLOR)
         finish(panel, "temperature [K]", name)
+    return figure
+
+
+def radial_distribution(found: RadialDistribution) -> Figure:
+    """The function, and the number of neighbours within a distance."""
+    figure, (left, right) = grid(2, height=3.6)
+    left.plot(found.distances, found.values, color=_COLOR)
+    left.axhline(1.0, color=_DARK, linewidth=0.8)
+    finish(left, "distance [Å]", "g(r)")
+    right.plot(found.distances, found.neighbors, color=_COLOR)
+    finish(right, "distance [Å]", "neighbours within")
     return figure
 
 

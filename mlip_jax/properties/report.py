@@ -10,6 +10,7 @@ from mlip_jax.properties.elastic import ElasticConstants
 from mlip_jax.properties.equation_of_state import EquationOfState
 from mlip_jax.properties.lattice_dynamics import LatticeDynamics
 from mlip_jax.properties.moduli import moduli, stability
+from mlip_jax.properties.structure import RadialDistribution
 
 
 def elastic(found: ElasticConstants, structure: Structure) -> dict[str, Any]:
@@ -86,6 +87,20 @@ def phonons(found: LatticeDynamics) -> dict[str, Any]:
             "heat_capacities_eV_K": thermal.heat_capacities.tolist(),
         },
         "structure": describe(found.primitive),
+    }
+
+
+def radial_distribution(
+    found: RadialDistribution, pair: tuple[str, str] | None, frames: int
+) -> dict[str, Any]:
+    """A radial distribution function, the elements it is of, and the number of frames."""
+    return {
+        "property": "radial_distribution",
+        "pair": None if pair is None else list(pair),
+        "frames": frames,
+        "distances_A": np.asarray(found.distances).tolist(),
+        "values": np.asarray(found.values).tolist(),
+        "neighbors_within": np.asarray(found.neighbors).tolist(),
     }
 
 

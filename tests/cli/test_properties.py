@@ -71,6 +71,17 @@ def test_phonons_are_written_and_drawn(crystal, capsys):
     assert Path("phonons.png").exists()
 
 
+def test_a_radial_distribution_needs_no_potential(crystal, capsys):
+    options = ("--cutoff", "5", "--bins", "100", "--pair", "Ar", "Ar")
+    assert run("properties", "rdf", crystal, *options) == 0
+    assert "1 frames, highest peak at 3.725 Å" in capsys.readouterr().out
+    found = json.loads(Path("rdf.json").read_text())
+    assert found["neighbors_within"][-1] == pytest.approx(12.0)
+    assert Path("rdf.png").exists()
+    message = refused(capsys, "properties", "rdf", crystal, "--pair", "Ar", "Xx")
+    assert "Xx" in message
+
+
 def test_mistakes_are_named(crystal, capsys, monkeypatch):
     elastic = ("properties", "elastic", "argon", crystal)
     assert "expected .json" in refused(capsys, *elastic, "-o", "ar.txt")

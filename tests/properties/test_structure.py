@@ -47,7 +47,7 @@ def test_the_smooth_function_is_the_counted_one_smeared():
     smooth = structural.radial_distribution(frames, 5.0, bins=25, width=1e-4)
     np.testing.assert_allclose(smooth.neighbors, counted.neighbors, atol=0.05)
     crystal = crystals.diamond(silicon.LATTICE)
-    peak = structural.radial_distribution(crystal, 5.0, bins=500, width=0.1)
+    peak = structural.radial_distribution(crystal, 5.0, bins=2000, width=0.1)
     bond = silicon.LATTICE * np.sqrt(3) / 4
     middle = np.argmin(np.abs(peak.distances - 3.0))
     assert peak.neighbors[middle] == pytest.approx(4.0, abs=1e-6)  # whatever the width
@@ -55,7 +55,7 @@ def test_the_smooth_function_is_the_counted_one_smeared():
     gaussian = np.exp(-0.5 * ((peak.distances - bond) / 0.1) ** 2) / (0.1 * np.sqrt(2 * np.pi))
     expected = 4 * gaussian / (4 * np.pi * peak.distances**2 * density)
     near = np.abs(peak.distances - bond) < 0.3
-    np.testing.assert_allclose(peak.values[near], expected[near], rtol=2e-3)
+    np.testing.assert_allclose(peak.values[near], expected[near], rtol=1e-3)
 
 
 def test_derivatives_by_positions_are_those_of_differences():
