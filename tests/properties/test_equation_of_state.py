@@ -116,4 +116,7 @@ def test_published_snap_potentials_give_the_energies_of_lammps(element):
     np.testing.assert_allclose(found.bulk_modulus, bulk, rtol=1e-4)
     constants = np.array(lammps.numbers(element)["elastic_GPa"])
     by_stress = constants[:3, :3].mean() * units.GPA
-    assert found.bulk_modulus == pytest.approx(by_stress, rel=5e-3)
+    # The curve over ±6 % is 1 % off the curvature in the middle, which the energies have.
+    step = found.volumes[4] - found.volumes[3]
+    curvature = (found.energies[4] + found.energies[2] - 2 * found.energies[3]) / step**2
+    assert found.volumes[3] * curvature == pytest.approx(by_stress, rel=1e-3)
