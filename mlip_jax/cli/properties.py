@@ -55,7 +55,10 @@ OutputOption = Annotated[
 ]
 RelaxOption = Annotated[
     Relax,
-    typer.Option(help="What is relaxed first: cell and positions, volume and positions, …"),
+    typer.Option(
+        help="What is relaxed first: cell and positions (full), volume and positions "
+        "(hydrostatic), positions, or nothing."
+    ),
 ]
 
 
