@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mlip_jax import data, descriptors, interop, models, neighbors, nn, simulate, study, train
+    from mlip_jax import (
+        data,
+        descriptors,
+        interop,
+        models,
+        neighbors,
+        nn,
+        properties,
+        simulate,
+        study,
+        train,
+    )
     from mlip_jax.config import UserError
     from mlip_jax.data.collate import make_graph
     from mlip_jax.data.formats import read, write
@@ -49,6 +60,7 @@ _PACKAGES = (
     "models",
     "neighbors",
     "nn",
+    "properties",
     "simulate",
     "study",
     "train",
@@ -71,6 +83,7 @@ __all__ = [
     "nn",
     "predict",
     "predict_fn",
+    "properties",
     "read",
     "save",
     "simulate",

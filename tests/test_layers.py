@@ -37,7 +37,7 @@ ROOMS = {
 # Constraints of a section's fields are pydantic's or annotated_types'.
 EVERYWHERE = {"annotated_types", "jax", "jaxtyping", "numpy", "pydantic.Field"}
 DOORS = {
-    "ase": {"data", "interop"},
+    "ase": {"data", "interop", "properties.band_path"},
     "ase_db_backends": {"data"},
     "distributed": {"study"},
     "e3nn_jax": {"nn", "descriptors", "models"},
@@ -45,8 +45,9 @@ DOORS = {
     "grain": {"data", "train"},
     "h5py": {"data"},
     "jax_md": {"simulate", "neighbors"},
-    "matplotlib": {"train", "data", "simulate", "study"},
+    "matplotlib": {"train", "data", "simulate", "study", "properties"},
     "optax": {"train"},
+    "phonopy": {"properties.lattice_dynamics"},
     "orbax": {"train"},
     "pooch": {"interop.catalogue"},
     "pydantic": {"config"},

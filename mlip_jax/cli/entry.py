@@ -13,6 +13,7 @@ from mlip_jax.cli import (
     fit,
     potentials,
     process,
+    properties,
     relax,
     simulate,
     study,
@@ -34,6 +35,7 @@ app.command()(process.guarded(simulate.md))
 app.command()(process.guarded(relax.relax))
 app.command()(process.guarded(study.study))
 app.add_typer(data.app, name="data")
+app.add_typer(properties.app, name="properties")
 app.command(name="import")(process.guarded(exchange.import_))
 app.command()(process.guarded(exchange.export))
 app.command()(process.guarded(potentials.potentials))

@@ -25,7 +25,7 @@ USER_ERROR, INTERRUPTED = 1, 130
 _FUSION_EMITTERS = "xla_cpu_use_fusion_emitters"
 _HAVE_FUSION_EMITTERS = (["0", "10"],)
 
-COMPUTING = ("train", "evaluate", "predict", "md", "relax", "study")
+COMPUTING = ("train", "evaluate", "predict", "md", "relax", "study", "properties")
 """Commands that run large compiled programs."""
 
 

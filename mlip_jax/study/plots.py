@@ -8,11 +8,12 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
+from mlip_jax.properties.panels import finish, grid
 from mlip_jax.study import summary, table
 from mlip_jax.study.sections import ReportConfig
 from mlip_jax.study.summary import Curve, Point
 from mlip_jax.study.table import Row
-from mlip_jax.train.plots import finish, grid, scale
+from mlip_jax.train.plots import scale
 
 _MARKERS = "osD^v<>P"
 

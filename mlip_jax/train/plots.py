@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mlip_jax.inference import ERROR_UNITS, Comparison
+from mlip_jax.properties.panels import finish, grid
 
 COLORS = {"train": "#9aa5b1", "valid": "#2f6fb2", "test": "#d1495b"}
 """Of the three sets, wherever they appear."""
@@ -125,28 +126,3 @@ def scale(name: str) -> tuple[float, str]:
     """The factor that takes errors of a property to the unit in which they are shown, and that."""
     unit = ERROR_UNITS.get(name, "")
     return _SCALES.get(unit, (1.0, unit))
-
-
-def grid(count: int, height: float = 3.2) -> tuple[Figure, Any]:
-    """A figure of so many panels, three in a row; `height` [inches] of each."""
-    columns = min(count, 3)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(4.2 * columns, height * rows), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-    for panel in panels[count:]:
-        panel.set_visible(False)
-    return figure, panels[:count]
-
-
-def finish(panel: Any, x: str, y: str, log: str = "", legend: bool = True) -> None:
-    """Labels, logarithmic axes (letters in `log`), grid and legend of a panel."""
-    panel.set_xlabel(x)
-    panel.set_ylabel(y)
-    if "x" in log:
-        panel.set_xscale("log")
-    if "y" in log:
-        panel.set_yscale("log")
-    panel.grid(alpha=0.25)
-    panel.spines[["top", "right"]].set_visible(False)
-    if legend and panel.get_legend_handles_labels()[0]:
-        panel.legend(frameon=False)

@@ -1,0 +1,298 @@
+"""`properties elastic`, `equation-of-state`, `phonons` and `rdf`."""
+
+import enum
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlip_jax.cli import process, use
+from mlip_jax.cli.process import Precision
+from mlip_jax.cli.use import PotentialArgument
+from mlip_jax.config import UserError
+
+if TYPE_CHECKING:
+    from mlip_jax.data.structure import Structure
+    from mlip_jax.potential import Potential
+    from mlip_jax.properties.relaxed import Cell
+
+app = typer.Typer(
+    help="Properties of materials: a JSON file with units in its names, and a plot beside it.",
+    no_args_is_help=True,
+)
+
+
+class Relax(enum.StrEnum):
+    """What is relaxed before a property is computed."""
+
+    full = enum.auto()
+    hydrostatic = enum.auto()
+    positions = enum.auto()
+    none = enum.auto()
+
+
+class Method(enum.StrEnum):
+    """Where force constants come from."""
+
+    derivatives = enum.auto()
+    displacements = enum.auto()
+
+
+_CELLS: "dict[Relax, Cell]" = {
+    Relax.full: "full",
+    Relax.hydrostatic: "hydrostatic",
+    Relax.positions: "fixed",
+}
+
+StructureArgument = Annotated[Path, typer.Argument(help="File with the structure.")]
+IndexOption = Annotated[int, typer.Option(help="Frame of the file.")]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="JSON; the plot stands beside it as PNG."),
+]
+RelaxOption = Annotated[
+    Relax,
+    typer.Option(
+        help="What is relaxed first: cell and positions (full), volume and positions "
+        "(hydrostatic), positions, or nothing."
+    ),
+]
+
+
+def elastic(
+    potential: PotentialArgument,
+    structure: StructureArgument,
+    output: OutputOption = None,
+    index: IndexOption = -1,
+    relax: RelaxOption = Relax.full,
+) -> None:
+    """Elastic constants with relaxed atoms, moduli of the polycrystal, and stability.
+
+    Second derivatives of the energy, exact: nothing is deformed. Voigt order xx, yy, zz, yz, xz,
+    xy in the axes of the structure; GPa.
+
+    For example
+
+        mlip-jax properties elastic runs/si/potential si.extxyz
+
+        mlip-jax properties elastic chgnet-0.3.0 quartz.extxyz -o quartz.json --relax positions
+    """
+    loaded, chosen, target = _prepare(potential, structure, output, index, relax, "elastic")
+    from mlip_jax.properties import elastic as computing
+    from mlip_jax.properties import report
+
+    with use.progress("elastic constants"):
+        found = computing.elastic_constants(loaded, chosen)
+    values = report.elastic(found, chosen)
+    averages = values["moduli"]
+    _show("elastic constants [GPa]", values["voigt_order"], values["stiffness_GPa"])
+    typer.echo(
+        f"bulk {averages['bulk_GPa']:.2f}, shear {averages['shear_GPa']:.2f}, Young "
+        f"{averages['young_GPa']:.2f} GPa, Poisson {averages['poisson']:.3f}, anisotropy "
+        f"{averages['anisotropy']:.3f}; {'stable' if values['stable'] else 'NOT STABLE'}"
+    )
+    _write(target, values, lambda plots: plots.elastic(found))
+
+
+def equation_of_state(
+    potential: PotentialArgument,
+    structure: StructureArgument,
+    output: OutputOption = None,
+    index: IndexOption = -1,
+    relax: RelaxOption = Relax.full,
+    span: Annotated[float, typer.Option(help="Largest relative change of the volume.")] = 0.06,
+    points: Annotated[int, typer.Option(help="Number of volumes.")] = 9,
+) -> None:
+    """Volume, bulk modulus and its derivative at rest, from energies of several volumes.
+
+    The cell keeps its shape; atoms relax at each volume, but for `--relax none`. Birch-Murnaghan of
+    third order, fitted by least squares.
+
+    For example
+
+        mlip-jax properties equation-of-state runs/si/potential si.extxyz
+
+        mlip-jax properties equation-of-state runs/cu/potential cu.extxyz --span 0.1 --points 15
+    """
+    loaded, chosen, target = _prepare(
+        potential, structure, output, index, relax, "equation_of_state"
+    )
+    from mlip_jax.properties import equation_of_state as computing
+    from mlip_jax.properties import report
+
+    with use.progress("volumes"):
+        found = computing.equation_of_state(loaded, chosen, span, points, relax != Relax.none)
+    values = report.equation_of_state(found, chosen)
+    typer.echo(
+        f"volume {values['volume_A3_atom']:.4f} Å^3/atom, energy {values['energy_eV_atom']:.6f} "
+        f"eV/atom, bulk modulus {values['bulk_modulus_GPa']:.2f} GPa, its derivative "
+        f"{values['bulk_modulus_pressure_derivative']:.3f}; residual "
+        f"{1e3 * values['residual_eV_atom']:.2g} meV/atom"
+    )
+    _write(target, values, lambda plots: plots.equation_of_state(found, chosen.num_atoms))
+
+
+def phonons(
+    potential: PotentialArgument,
+    structure: StructureArgument,
+    output: OutputOption = None,
+    index: IndexOption = -1,
+    relax: RelaxOption = Relax.full,
+    supercell: Annotated[
+        tuple[int, int, int],
+        typer.Option(help="Copies of the cell, for force constants: twice the cutoff is wide."),
+    ] = (4, 4, 4),
+    method: Annotated[
+        Method, typer.Option(help="Exact second derivatives, or phonopy's displacements.")
+    ] = Method.derivatives,
+    displacement: Annotated[float, typer.Option(help="Å, of displacements.")] = 0.01,
+    mesh: Annotated[float, typer.Option(help="Å; a larger one has more wave vectors.")] = 60.0,
+    max_temperature: Annotated[float, typer.Option(help="K, of the thermodynamics.")] = 1000.0,
+) -> None:
+    """Phonon bands, density of states, and harmonic thermodynamics (needs phonopy).
+
+    The primitive cell and the usual path through its zone are found. Polar crystals: no splitting
+    of optical modes at Γ is added.
+
+    For example
+
+        mlip-jax properties phonons runs/si/potential si.extxyz --supercell 2 2 2
+
+        mlip-jax properties phonons chgnet-0.3.0 nacl.extxyz --method displacements -o nacl.json
+    """
+    from mlip_jax.properties.lattice_dynamics import require_phonopy
+
+    require_phonopy()
+    if min(supercell) < 1 or displacement <= 0.0 or mesh <= 0.0 or max_temperature < 0.0:
+        raise UserError(
+            f"phonons: got supercell {supercell}, displacement {displacement:g} Å, mesh {mesh:g} Å "
+            f"and temperatures to {max_temperature:g} K; expected positive numbers."
+        )
+    loaded, chosen, target = _prepare(potential, structure, output, index, relax, "phonons")
+    from mlip_jax.properties import lattice_dynamics as computing
+    from mlip_jax.properties import report
+
+    with use.progress("force constants") as progress:
+        found = computing.lattice_dynamics(
+            loaded,
+            chosen,
+            supercell,
+            method="displacements" if method == Method.displacements else "derivatives",
+            displacement=displacement,
+            mesh=mesh,
+            temperatures=[max_temperature * i / 100 for i in range(101)],
+            progress=progress,
+        )
+    values = report.phonons(found)
+    for name, corner in values["corners"].items():
+        listed = " ".join(f"{f:.3f}" for f in corner["frequencies_THz"])
+        typer.echo(f"{name:>3} {listed} THz")
+    if not found.stable:
+        typer.echo(f"NOT STABLE: the lowest frequency is {found.lowest:.3f} THz (imaginary)")
+    _write(target, values, lambda plots: plots.phonons(found))
+
+
+def rdf(
+    structures: Annotated[Path, typer.Argument(help="A structure, or a trajectory.")],
+    output: OutputOption = None,
+    index: Annotated[str, typer.Option(help="Frames: a number or a slice such as '::10'.")] = ":",
+    cutoff: Annotated[float, typer.Option(help="Å, largest distance.")] = 6.0,
+    bins: Annotated[int, typer.Option(help="Number of bins.")] = 200,
+    width: Annotated[float, typer.Option(help="Å, of a Gaussian about each distance.")] = 0.0,
+    pair: Annotated[
+        tuple[str, str] | None, typer.Option(help="Central and neighbouring element; else all.")
+    ] = None,
+) -> None:
+    """Radial distribution function of structures, and the number of neighbours within a distance.
+
+    The mean over all frames; distances may exceed half of the cell. No potential is needed.
+
+    For example
+
+        mlip-jax properties rdf runs/nvt/trajectory.extxyz --index 100::5
+
+        mlip-jax properties rdf water.extxyz --pair O H --cutoff 8 --width 0.02 -o oh.json
+    """
+    process.prepare_jax(Precision.float64)
+    from mlip_jax.data import formats
+    from mlip_jax.properties import report
+    from mlip_jax.properties import structure as computing
+
+    target = _target(output, "rdf")
+    frames = formats.read(structures, index=index)
+    if not frames:
+        raise UserError(f"{structures}: got no structures (index {index!r}); expected some.")
+    chosen = None if pair is None else _numbers(pair)
+    with use.progress("counting"):
+        found = computing.radial_distribution(list(frames), cutoff, bins, width, chosen)
+    values = report.radial_distribution(found, pair, len(frames))
+    highest = max(range(bins), key=lambda i: values["values"][i])
+    typer.echo(f"{len(frames)} frames, highest peak at {values['distances_A'][highest]:.3f} Å")
+    _write(target, values, lambda plots: plots.radial_distribution(found))
+
+
+for _command in (elastic, equation_of_state, phonons, rdf):
+    app.command()(process.guarded(_command))
+
+
+def _prepare(
+    potential: Path, file: Path, output: Path | None, index: int, relax: Relax, name: str
+) -> "tuple[Potential, Structure, Path]":
+    """The potential, the structure at rest, and the file to write, which must be writable."""
+    process.prepare_jax(Precision.float64)
+    from mlip_jax.interop import catalogue
+    from mlip_jax.properties import relaxed
+    from mlip_jax.simulate import trajectory
+
+    target = _target(output, name)
+    loaded = catalogue.load(potential)
+    chosen, _ = trajectory.read_frame(file, index)
+    if relax != Relax.none:
+        with use.progress("relaxing") as progress:
+            (chosen,) = relaxed.relax(loaded, [chosen], _CELLS[relax], progress)
+    return loaded, chosen, target
+
+
+def _target(output: Path | None, name: str) -> Path:
+    target = Path(f"{name}.json") if output is None else output
+    if target.suffix != ".json":
+        raise UserError(f"{target}: got the ending {target.suffix!r}; expected .json.")
+    use.check_writable(target)
+    return target
+
+
+def _numbers(pair: tuple[str, str]) -> tuple[int, int]:
+    from mlip_jax import elements
+
+    try:
+        first, second = (elements.atomic_number(symbol) for symbol in pair)
+    except ValueError as error:
+        raise UserError(f"pair: {error}") from None
+    return first, second
+
+
+def _write(target: Path, values: dict[str, Any], draw: Callable[[Any], Any]) -> None:
+    use.write_atomically(target, json.dumps(values, indent=1) + "\n")
+    picture = target.with_suffix(".png")
+    if importlib.util.find_spec("matplotlib") is None:
+        typer.echo(f"{target}; no plot: pip install 'mlip_jax[report]'.")
+        return
+    from mlip_jax.properties import plots
+
+    draw(plots).savefig(picture, dpi=150)
+    typer.echo(f"{target}, {picture}")
+
+
+def _show(title: str, names: list[str], matrix: list[list[float]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for name in ("", *names):
+        table.add_column(name, justify="right")
+    for name, row in zip(names, matrix, strict=True):
+        table.add_row(name, *(f"{0.0 if abs(value) < 0.005 else value:.2f}" for value in row))
+    Console(markup=False).print(table)

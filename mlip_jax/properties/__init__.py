@@ -1,0 +1,1 @@
+"""Properties of materials as functions of a potential's variables and a structure's graph."""

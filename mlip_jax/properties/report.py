@@ -1,0 +1,118 @@
+"""Properties as plain values for JSON, with units in the names; GPa here and nowhere before."""
+
+from typing import Any
+
+import numpy as np
+
+from mlip_jax import elements, units
+from mlip_jax.data.structure import Structure
+from mlip_jax.properties.elastic import ElasticConstants
+from mlip_jax.properties.equation_of_state import EquationOfState
+from mlip_jax.properties.lattice_dynamics import LatticeDynamics
+from mlip_jax.properties.moduli import moduli, stability
+from mlip_jax.properties.structure import RadialDistribution
+
+
+def elastic(found: ElasticConstants, structure: Structure) -> dict[str, Any]:
+    """Elastic constants, moduli and stability."""
+    stiffness = np.asarray(found.stiffness) / units.GPA
+    averages = {name: float(value) for name, value in vars(moduli(stiffness)).items()}
+    lowest = float(stability(stiffness)[0])
+    return {
+        "property": "elastic",
+        "voigt_order": ["xx", "yy", "zz", "yz", "xz", "xy"],
+        "stiffness_GPa": stiffness.tolist(),
+        "clamped_ion_stiffness_GPa": (np.asarray(found.clamped) / units.GPA).tolist(),
+        "moduli": {
+            name if name in ("poisson", "anisotropy") else f"{name}_GPa": value
+            for name, value in averages.items()
+        },
+        "lowest_eigenvalue_GPa": lowest,
+        "stable": lowest > 0.0 and float(found.softest) > 0.0,
+        "stress_GPa": (np.asarray(found.stress) / units.GPA).tolist(),
+        "max_force_eV_A": float(found.max_force),
+        "softest_curvature_eV_A2": _finite(found.softest),
+        "structure": describe(structure),
+    }
+
+
+def equation_of_state(found: EquationOfState, structure: Structure) -> dict[str, Any]:
+    """The curve of Birch and Murnaghan, and what it was fitted to."""
+    atoms = structure.num_atoms
+    return {
+        "property": "equation_of_state",
+        "form": "Birch-Murnaghan, third order",
+        "volume_A3": float(found.volume),
+        "volume_A3_atom": float(found.volume) / atoms,
+        "energy_eV": float(found.energy),
+        "energy_eV_atom": float(found.energy) / atoms,
+        "bulk_modulus_GPa": float(found.bulk_modulus) / units.GPA,
+        "bulk_modulus_pressure_derivative": float(found.bulk_derivative),
+        "residual_eV_atom": float(found.residual) / atoms,
+        "volumes_A3": np.asarray(found.volumes).tolist(),
+        "energies_eV": np.asarray(found.energies).tolist(),
+        "structure": describe(structure),
+    }
+
+
+def phonons(found: LatticeDynamics) -> dict[str, Any]:
+    """Frequencies at corners and along lines, density of states, thermodynamics."""
+    thermal = found.thermodynamics
+    return {
+        "property": "phonons",
+        "convention": "negative frequencies are imaginary; quantities are of the primitive cell",
+        "stable": found.stable,
+        "lowest_THz": found.lowest,
+        "corners": {
+            name: {"wave_vector": point.tolist(), "frequencies_THz": found.corners[name].tolist()}
+            for name, point in found.path.corners.items()
+        },
+        "bands": [
+            {
+                "from": line.start,
+                "to": line.end,
+                "wave_vectors": line.points.tolist(),
+                "frequencies_THz": values.tolist(),
+            }
+            for line, values in zip(found.path.lines, found.bands, strict=True)
+        ],
+        "density_of_states": {
+            "frequencies_THz": found.dos_frequencies.tolist(),
+            "states_per_THz": found.dos.tolist(),
+        },
+        "thermodynamics": {
+            "temperatures_K": thermal.temperatures.tolist(),
+            "free_energies_eV": thermal.free_energies.tolist(),
+            "entropies_eV_K": thermal.entropies.tolist(),
+            "heat_capacities_eV_K": thermal.heat_capacities.tolist(),
+        },
+        "structure": describe(found.primitive),
+    }
+
+
+def radial_distribution(
+    found: RadialDistribution, pair: tuple[str, str] | None, frames: int
+) -> dict[str, Any]:
+    """A radial distribution function, the elements it is of, and the number of frames."""
+    return {
+        "property": "radial_distribution",
+        "pair": None if pair is None else list(pair),
+        "frames": frames,
+        "distances_A": np.asarray(found.distances).tolist(),
+        "values": np.asarray(found.values).tolist(),
+        "neighbors_within": np.asarray(found.neighbors).tolist(),
+    }
+
+
+def describe(structure: Structure) -> dict[str, Any]:
+    """Elements, cell and positions that a property belongs to."""
+    return {
+        "elements": elements.symbols(structure.atomic_numbers.tolist()),
+        "cell_A": structure.cell.tolist(),
+        "positions_A": structure.positions.tolist(),
+    }
+
+
+def _finite(value: Any) -> float | None:
+    """A number; `None`, which JSON has, where there is none."""
+    return float(value) if np.isfinite(value) else None
