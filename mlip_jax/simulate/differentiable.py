@@ -25,7 +25,7 @@ from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
 from mlip_jax.neighbors import device
 from mlip_jax.potential import Potential
-from mlip_jax.simulate import dynamics, ensembles
+from mlip_jax.simulate import dynamics, ensembles, floats
 from mlip_jax.simulate.dynamics import Dynamics, DynamicsState, Limits
 from mlip_jax.simulate.gates import Gate
 from mlip_jax.simulate.settings import EnsembleConfig
@@ -138,7 +138,7 @@ def trajectory_fn(
     Raises:
         UserError: for an impossible number of steps.
     """
-    _check_steps(length, interval, segment)
+    check_steps(length, interval, segment)
 
     def run(variables: Any, state: DynamicsState) -> Trajectory:
         def step(state: DynamicsState, index: Array) -> tuple[DynamicsState, None]:
@@ -158,7 +158,7 @@ def trajectory_fn(
         state = compiled.evaluate(variables, state)
         state, observables = scan_segments(frame, state, 0, length // interval, segment)
         flags = device.flags(state.neighbors)
-        return spoiled(Trajectory(state, observables, flags), flags != 0)
+        return floats.spoiled(Trajectory(state, observables, flags), flags != 0)
 
     return run
 
@@ -245,17 +245,6 @@ def scan_segments(
     return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, last)
 
 
-def spoiled(tree: Any, wrong: Array) -> Any:
-    """The tree, with NaN for all floating-point numbers and their derivatives where it is wrong."""
-    factor = jnp.where(wrong, jnp.nan, 1.0)
-
-    def one(leaf):
-        floating = jnp.issubdtype(leaf.dtype, jnp.inexact)
-        return leaf * factor.astype(leaf.dtype) if floating else leaf
-
-    return jax.tree.map(one, tree)
-
-
 def _through(
     gate: Gate, index: Array, state: DynamicsState, drifted: DynamicsState
 ) -> DynamicsState:
@@ -273,7 +262,8 @@ def _segment(length: int) -> int:
     return next((n for n in near if length % n == 0), root)
 
 
-def _check_steps(length: int, interval: int, segment: int | None) -> None:
+def check_steps(length: int, interval: int, segment: int | None) -> None:
+    """Refuses impossible numbers of steps (see `trajectory_fn`)."""
     if length < 1 or interval < 1 or length % interval:
         raise UserError(
             f"trajectory: got {length} steps, observed every {interval}; expected a positive "

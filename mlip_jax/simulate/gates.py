@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from mlip_jax.config import UserError
+from mlip_jax.simulate import floats
 
 Gate = Callable[[Int[Array, ""], Any], Any]
 """`(step from the start of the trajectory, tree) -> the same tree`, of other derivatives."""
@@ -31,7 +32,10 @@ def truncated(every: int) -> Gate:
 
     def gate(index, tree):
         closed = _stands(index, every)
-        return _map_floats(lambda a: jnp.where(closed, jax.lax.stop_gradient(a), a), tree)
+        smooth, others = floats.split(tree)
+        stopped = jax.lax.stop_gradient(smooth)
+        smooth = jax.tree.map(lambda a, b: jnp.where(closed, a, b), stopped, smooth)
+        return floats.join(smooth, others)
 
     return gate
 
@@ -54,16 +58,14 @@ def clipped(every: int, max_norm: float) -> Gate:
         )
 
     def gate(index, tree):
-        leaves, treedef = jax.tree.flatten(tree)
-        floats = [a for a in leaves if _is_float(a)]
-        limited = iter(_limited(float(max_norm), floats, _stands(index, every)))
-        return treedef.unflatten([next(limited) if _is_float(a) else a for a in leaves])
+        smooth, others = floats.split(tree)
+        return floats.join(_limited(float(max_norm), smooth, _stands(index, every)), others)
 
     return gate
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _limited(max_norm: float, values: list[Array], stands: Array) -> list[Array]:
+def _limited(max_norm: float, values: Any, stands: Array) -> Any:
     del max_norm, stands
     return values
 
@@ -74,9 +76,10 @@ def _limited_forward(max_norm, values, stands):
 
 
 def _limited_backward(max_norm, stands, cotangents):
-    norm = jnp.sqrt(sum(jnp.sum(c.astype(float) ** 2) for c in cotangents))
+    squares = [jnp.sum(c.astype(float) ** 2) for c in jax.tree.leaves(cotangents)]
+    norm = jnp.sqrt(sum(squares))
     scale = jnp.where(stands, max_norm / jnp.maximum(norm, max_norm), 1.0)
-    return [scale.astype(c.dtype) * c for c in cotangents], None
+    return jax.tree.map(lambda c: scale.astype(c.dtype) * c, cotangents), None
 
 
 _limited.defvjp(_limited_forward, _limited_backward)
@@ -84,14 +87,6 @@ _limited.defvjp(_limited_forward, _limited_backward)
 
 def _stands(index, every: int):
     return (index > 0) & (index % every == 0)
-
-
-def _map_floats(function: Callable[[Any], Any], tree: Any) -> Any:
-    return jax.tree.map(lambda a: function(a) if _is_float(a) else a, tree)
-
-
-def _is_float(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
 def _check_every(every: int) -> None:

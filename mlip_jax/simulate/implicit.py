@@ -10,7 +10,6 @@ Translations, and rotations where the directions that are not periodic allow the
 they are projected out, and a relaxed structure neither moves as a whole nor turns.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.device import DeviceNeighbors
 from mlip_jax.simulate.batch_fire import driving
 from mlip_jax.simulate.conjugate_gradients import conjugate_gradients
-from mlip_jax.simulate.differentiable import spoiled
+from mlip_jax.simulate.floats import spoiled
 from mlip_jax.simulate.system import System
 
 Vector = Float[Array, " coordinates"]
@@ -188,7 +187,7 @@ def _solve(product: Callable[[Vector], Vector], right: Vector, project: Any) -> 
 def _projection(
     system: System, positions: Float[Array, "atoms 3"], kind: str
 ) -> Callable[[Vector], Vector]:
-    """Takes translations and free rotations of all atoms, and forbidden strains, out of a vector."""
+    """Takes translations, free rotations and forbidden strains out of a vector."""
     modes = _free_modes(positions, jnp.asarray(system.structure.cell), system.neighbors.pbc)
     _, sizes, rows = jnp.linalg.svd(modes, full_matrices=False)
     # The rotation of a line of atoms about itself is no mode.
