@@ -1,6 +1,6 @@
 """NVE whose gradient needs no memory of the trajectory: it runs back, bit for bit, instead.
 
-Positions and momenta are integers, multiples of a small unit, as by Levesque & Verlet (1993): what
+Positions and momenta are integers (`fixed_point`), as by Levesque & Verlet (1993): what
 a kick or a drift adds is rounded to an integer, so that it can be taken off again without error,
 and velocity Verlet is reversed exactly in spite of rounding. The backward pass reconstructs the
 states from the last one, and carries the adjoint of the step along (custom_vjp).
@@ -32,12 +32,7 @@ from mlip_jax.simulate.differentiable import (
     unwrapped,
 )
 from mlip_jax.simulate.dynamics import Dynamics, DynamicsState
-
-UNIT = 2.0**-40
-"""Å, and sqrt(amu eV): of the integers."""
-
-_RANGE = 2.0**62
-"""Integers beyond (4 million Å) are not trusted: no sum of two may overflow."""
+from mlip_jax.simulate.fixed_point import fits, to_integers, to_numbers
 
 
 class _Reals(NamedTuple):
@@ -61,7 +56,7 @@ class _Others(NamedTuple):
 
 
 class _Grid(NamedTuple):
-    """Positions and momenta in units of `UNIT`; flags of all lists; whether all was in range."""
+    """Fixed-point positions [Å] and momenta [sqrt(amu eV)], flags of lists, whether all fitted."""
 
     positions: Int[Array, "atoms 3"]
     momenta: Int[Array, "atoms 3"]
@@ -156,9 +151,9 @@ def _forward(steps: _Steps, reals: _Reals, others: _Others):
         state = _state(steps, reals, others, grid, (index + 1) * steps.interval)
         return grid, steps.observe(floats.join(reals.variables, others.variables), state)
 
-    positions, momenta = _to_grid(reals.positions), _to_grid(reals.momenta)
+    positions, momenta = to_integers(reals.positions), to_integers(reals.momenta)
     no_flag = jnp.zeros((), jnp.int32)
-    valid = _in_range(reals.positions) & _in_range(reals.momenta)
+    valid = fits(reals.positions) & fits(reals.momenta)
     first = _Grid(positions, momenta, no_flag, valid)
     kick, grid = _half_kick(steps, reals, others, first)
     grid = grid._replace(momenta=momenta + kick)
@@ -174,9 +169,7 @@ def _backward(
 
     def back(carry, output_slopes: Any, advance: Callable[[_Reals], Any]):
         grid, slopes = carry
-        kick, grid = _half_kick(steps, reals, others, grid)
-        grid = grid._replace(momenta=grid.momenta - 2 * kick)
-        grid = grid._replace(positions=grid.positions - _drift(steps, reals, grid.momenta))
+        grid = _undone(steps, reals, others, grid)
         moving = {"positions": slopes.positions, "momenta": slopes.momenta}
         pullback = jax.vjp(advance, _at(reals, grid))[1]
         return grid, _added(slopes, pullback((moving, output_slopes))[0])
@@ -218,6 +211,13 @@ def _backward(
     returned = jnp.all(grid.positions == first.positions)
     returned &= jnp.all(grid.momenta - kick == first.momenta)
     return floats.spoiled(slopes, ~returned)
+
+
+def _undone(steps: _Steps, reals: _Reals, others: _Others, grid: _Grid) -> _Grid:
+    """The grid a step earlier."""
+    kick, grid = _half_kick(steps, reals, others, grid)
+    grid = grid._replace(momenta=grid.momenta - 2 * kick)
+    return grid._replace(positions=grid.positions - _drift(steps, reals, grid.momenta))
 
 
 def _advanced(steps: _Steps, at: _Reals, others: _Others) -> tuple[dict, DynamicsState]:
@@ -268,34 +268,24 @@ def _half_kick(
     def evaluate():
         state = _evaluated(steps, _at(reals, grid), others)
         change = 0.5 * steps.step * state.integrator.force.astype(float)
-        return _to_grid(change), device.flags(state.neighbors), _in_range(change)
+        return to_integers(change), device.flags(state.neighbors), fits(change)
 
     def nothing():
         return jnp.zeros_like(grid.momenta), jnp.zeros_like(grid.flags), jnp.ones((), bool)
 
     good = grid.valid & (grid.flags == 0)
     kick, flags, in_range = jax.lax.cond(good, evaluate, nothing)
-    in_range &= jnp.all(jnp.abs(grid.positions) < _RANGE) & jnp.all(jnp.abs(grid.momenta) < _RANGE)
+    in_range &= fits(to_numbers(grid.positions)) & fits(to_numbers(grid.momenta))
     return kick, grid._replace(flags=grid.flags | flags, valid=grid.valid & in_range)
 
 
 def _drift(steps: _Steps, reals: _Reals, momenta: Int[Array, "atoms 3"]) -> Array:
-    """What a step adds to the positions, in units of the grid."""
-    return jnp.round(steps.step * momenta.astype(float) / reals.masses).astype(jnp.int64)
+    """What a step adds to the positions."""
+    return to_integers(steps.step * to_numbers(momenta) / reals.masses)
 
 
 def _at(reals: _Reals, grid: _Grid) -> _Reals:
-    positions, momenta = (UNIT * a.astype(float) for a in (grid.positions, grid.momenta))
-    return reals._replace(positions=positions, momenta=momenta)
-
-
-def _to_grid(values: Array) -> Array:
-    return jnp.round(values / UNIT).astype(jnp.int64)
-
-
-def _in_range(values: Array) -> Bool[Array, ""]:
-    """Whether all numbers are finite, and their integers far from the ends of their range."""
-    return jnp.all(jnp.abs(values) < UNIT * _RANGE)
+    return reals._replace(positions=to_numbers(grid.positions), momenta=to_numbers(grid.momenta))
 
 
 def _with_momenta(state: DynamicsState, momenta: Array) -> DynamicsState:

@@ -1,7 +1,7 @@
 """Averages over an ensemble as differentiable functions of the parameters: DiffTRe.
 
 Thaler & Zavadlav (2021), Nat. Commun. 12, 6884. Frames are sampled with some parameters; at others
-nearby, each counts with the weight `exp(-(U - U_sampled) / kT)`, which is differentiable, so that no
+nearby, each counts with the weight `exp(-(U - U_sampled) / kT)`, which is differentiable: no
 derivative goes through the trajectory. Where few frames carry all the weight, `refresh` samples
 anew. At a constant pressure weights are the same: what the volume adds to the enthalpy cancels.
 """
