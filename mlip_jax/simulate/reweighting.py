@@ -62,9 +62,8 @@ def weights(
 
 def effective_size(weights: Float[Array, " frames"]) -> Float[Array, ""]:
     """How many frames carry the weight: `exp(-Σ w ln w)`, from 1 to their number."""
-    positive = weights > 0.0
-    logarithms = jnp.log(jnp.where(positive, weights, 1.0))
-    return jnp.exp(-jnp.sum(jnp.where(positive, weights * logarithms, 0.0)))
+    logarithms = jnp.log(jnp.where(weights == 0.0, 1.0, weights))
+    return jnp.exp(-jnp.sum(weights * logarithms))
 
 
 def average(weights: Float[Array, " frames"], observables: Any) -> Any:

@@ -86,5 +86,9 @@ def test_a_sample_is_kept_until_its_parameters_are_far():
     fresh, drawn = reweighting.refresh(sample, other, moved, kT, draw)
     assert drawn
     np.testing.assert_allclose(energies(other, fresh.frames), fresh.energies, rtol=1e-9, atol=1e-12)
-    with pytest.raises(UserError, match="not finite"):
-        reweighting.refresh(sample, other, moved * np.inf, kT, draw)
+
+
+def test_energies_that_are_no_numbers_are_refused():
+    sample = reweighting.Sample(jnp.zeros(0), jnp.zeros(3), None)
+    with jax.debug_nans(False), pytest.raises(UserError, match="not finite"):
+        reweighting.refresh(sample, {}, jnp.array([0.0, jnp.nan, 0.0]), KT, None)
