@@ -118,7 +118,8 @@ def reversible_fn(
 
     def backward(residuals, cotangents):
         state, observables, _ = (floats.cotangents_of_floats(c) for c in cotangents)
-        return _backward(steps, *residuals, state, observables), None
+        reals, others, first, last = residuals
+        return _backward(steps, reals, others, first, last, state, observables), None
 
     simulate.defvjp(forward, backward)
 
