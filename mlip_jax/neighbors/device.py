@@ -173,7 +173,11 @@ def grown_capacity(neighbors: DeviceNeighbors, extra: int = 0) -> Capacity:
 def update(
     neighbors: DeviceNeighbors, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
 ) -> DeviceNeighbors:
-    """Builds the list anew at these positions [Å] and cell [Å]; flags that are up stay up."""
+    """Builds the list anew at these positions [Å] and cell [Å]; flags that are up stay up.
+
+    A list carries no derivative with respect to positions or cell.
+    """
+    positions, cell = jax.lax.stop_gradient((positions, cell))
     capacity, atoms = neighbors.capacity, positions.shape[0]
     reach = neighbors.cutoff + neighbors.skin
     limits = (reach, neighbors.cutoff, *(c for c, _ in capacity.prefixes))
@@ -225,6 +229,7 @@ def is_stale(
     With F the affine map from the reference cell to the present one and u the largest displacement
     that remains, such a pair had `|r_ref| <= |F^-1| (cutoff + 2 u)`.
     """
+    positions, cell = jax.lax.stop_gradient((positions, cell))
     lattice = _lattice(neighbors, cell)
     backward = invert(lattice) @ _lattice(neighbors, neighbors.reference_cell)
     mapped = neighbors.reference_positions @ invert(backward)

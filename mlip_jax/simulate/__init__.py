@@ -1,8 +1,9 @@
 """Molecular dynamics and relaxation on jax-md.
 
 `engine.run` simulates into files, `relax.fire` relaxes positions, `batch_relax.relax_many` those of
-many structures and their cells at once; `jax_md_energy` hands a potential to jax-md itself. This
-package imports jax-md (seconds) only when one of its modules is used.
+many structures and their cells at once; `jax_md_energy` hands a potential to jax-md itself.
+`differentiable`, `reversible`, `implicit` and `reweighting` take derivatives through simulations.
+This package imports jax-md (seconds) only when one of its modules is used.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -86,7 +86,7 @@ def program(model: Any, settings: Any, cutoff: float) -> Any:
 def _judge(graph, state: BatchState, prediction: Prediction, settings) -> BatchState:
     """Says which structures end here."""
     force = _over_atoms(jax.ops.segment_max, graph, safe_norm(prediction.forces))
-    stress = jnp.max(jnp.abs(_driving(prediction.stress, settings.cell)), axis=(1, 2))
+    stress = jnp.max(jnp.abs(driving(prediction.stress, settings.cell)), axis=(1, 2))
     finite = jnp.isfinite(prediction.energy) & jnp.isfinite(force) & jnp.isfinite(stress)
     nearest = jnp.min(safe_norm(edge_vectors(graph)), axis=1)
     nearest = jax.ops.segment_min(nearest, graph.graph_index, graph.num_graphs)
@@ -107,7 +107,7 @@ def _move(graph, state: BatchState, prediction: Prediction, settings):
     """One step of FIRE of the structures that are active (Bitzek et al. 2006)."""
     active, of_atom = state.status == ACTIVE, graph.graph_index
     forces = jnp.where(active[of_atom, None], prediction.forces, 0.0)
-    pull = _driving(prediction.virial, settings.cell) / state.length[:, None, None]
+    pull = driving(prediction.virial, settings.cell) / state.length[:, None, None]
     pull = jnp.where(active[:, None, None], pull, 0.0)
     v, w = state.velocities, state.strain_velocities
 
@@ -160,7 +160,7 @@ def _stale(start, graph, state: BatchState, settings, cutoff: float):
     return jnp.any((apart < cutoff) & (state.status == ACTIVE))
 
 
-def _driving(tensor, cell: str):
+def driving(tensor, cell: str):
     """The part of a stress or virial that moves the cell."""
     if cell == "full":
         return 0.5 * (tensor + jnp.swapaxes(tensor, 1, 2))

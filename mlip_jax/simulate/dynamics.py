@@ -95,17 +95,25 @@ class Chunk(NamedTuple):
 
 
 class Dynamics(NamedTuple):
-    """Compiled functions of one system and one ensemble.
+    """Functions of one system and one ensemble.
 
     Attributes:
         init: `(variables, key, momenta, masses, neighbors, images) -> state`; positions and cell
-            are the reference ones of the list.
+            are the reference ones of the list. Compiled.
         advance: `(variables, state, steps, limits) -> Chunk`; `steps` at most the chunk's length.
+            Compiled.
+        before: `state -> state`, a step up to its force evaluation.
+        evaluate: `(variables, state) -> state` with list, forces, energy and virial of its
+            positions.
+        after: `state -> state`, the step from the force evaluation on.
         ensemble: the integrator.
     """
 
     init: Callable[..., DynamicsState]
     advance: Callable[..., Chunk]
+    before: Callable[[DynamicsState], DynamicsState]
+    evaluate: Callable[[Any, DynamicsState], DynamicsState]
+    after: Callable[[DynamicsState], DynamicsState]
     ensemble: Ensemble
 
     @property
@@ -130,20 +138,7 @@ def build(
     """
 
     def evaluate(variables, state: DynamicsState) -> DynamicsState:
-        state = _refresh(state)
-        positions = state.integrator.position
-        graph, neighbors = active.to_graph(template, state.neighbors, positions, state.cell)
-        prediction = predict(variables, graph)
-        grades = prediction.grades
-        return dataclasses.replace(
-            state,
-            integrator=state.integrator.set(force=prediction.forces[: positions.shape[0]]),
-            neighbors=neighbors,
-            energy=prediction.energy[0],
-            virial=prediction.virial[0],
-            shortest=active.shortest_distance(state.neighbors, positions, state.cell),
-            grade=state.grade if grades is None else jnp.max(grades),
-        )
+        return _evaluate(predict, template, variables, _refresh(state))
 
     def init(variables, key, momenta, masses, neighbors, images):
         positions = neighbors.reference_positions
@@ -161,18 +156,23 @@ def build(
         )
         return evaluate(variables, jax.tree.map(jnp.asarray, blank))
 
-    def step(variables, state: DynamicsState) -> DynamicsState:
+    def before(state: DynamicsState) -> DynamicsState:
         around = Surroundings(state.step, state.cell, state.virial)
         integrator, cell = ensemble.before(state.integrator, around)
-        moved = evaluate(variables, dataclasses.replace(state, integrator=integrator, cell=cell))
-        around = Surroundings(state.step, moved.cell, moved.virial)
-        done = ensemble.after(moved.integrator, around)
-        return dataclasses.replace(moved, integrator=done, step=state.step + 1)
+        return dataclasses.replace(state, integrator=integrator, cell=cell)
+
+    def after(state: DynamicsState) -> DynamicsState:
+        around = Surroundings(state.step, state.cell, state.virial)
+        integrator = ensemble.after(state.integrator, around)
+        return dataclasses.replace(state, integrator=integrator, step=state.step + 1)
+
+    def step(variables, state: DynamicsState) -> DynamicsState:
+        return after(evaluate(variables, before(state)))
 
     def advance(variables, state, steps, limits):
         return _loop(step, ensemble, chunk_length, variables, state, steps, limits)
 
-    return Dynamics(jax.jit(init), jax.jit(advance), ensemble)
+    return Dynamics(jax.jit(init), jax.jit(advance), before, evaluate, after, ensemble)
 
 
 def advance_chunk(
@@ -214,6 +214,22 @@ def make_room(state: DynamicsState, overflowed: DeviceNeighbors) -> DynamicsStat
 def temperature(kinetic: Any, degrees_of_freedom: int) -> Any:
     """Temperature [K] of a kinetic energy [eV]."""
     return 2.0 * kinetic / (degrees_of_freedom * units.BOLTZMANN)
+
+
+def _evaluate(predict, template, variables, state: DynamicsState) -> DynamicsState:
+    positions = state.integrator.position
+    graph, neighbors = active.to_graph(template, state.neighbors, positions, state.cell)
+    prediction = predict(variables, graph)
+    grades = prediction.grades
+    return dataclasses.replace(
+        state,
+        integrator=state.integrator.set(force=prediction.forces[: positions.shape[0]]),
+        neighbors=neighbors,
+        energy=prediction.energy[0],
+        virial=prediction.virial[0],
+        shortest=active.shortest_distance(state.neighbors, positions, state.cell),
+        grade=state.grade if grades is None else jnp.max(grades),
+    )
 
 
 def _refresh(state: DynamicsState) -> DynamicsState:

@@ -97,8 +97,7 @@ def jax_md_energy(
         cell = rows if box is None else to_cell(box)
         positions = space.transform(cell.T, R) if fractional_coordinates else R
         positions = device.follow(neighbor.listed, positions, cell)
-        fixed = jax.lax.stop_gradient((positions, cell))
-        stale = device.is_stale(neighbor.listed, *fixed)
+        stale = device.is_stale(neighbor.listed, positions, cell)
         if perturbation is not None:
             strain = jnp.asarray(perturbation, system.dtype)
             strain = strain if strain.ndim == 2 else strain * jnp.eye(3, dtype=system.dtype)

@@ -1,0 +1,163 @@
+"""Averages over an ensemble as differentiable functions of the parameters: DiffTRe.
+
+Thaler & Zavadlav (2021), Nat. Commun. 12, 6884. Frames are sampled with some parameters; at others
+nearby, each counts with the weight `exp(-(U - U_sampled) / kT)`, which is differentiable: no
+derivative goes through the trajectory. Where few frames carry all the weight, `refresh` samples
+anew. At a constant pressure weights are the same: what the volume adds to the enthalpy cancels.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mlip_jax.config import UserError
+from mlip_jax.neighbors import active, device
+from mlip_jax.simulate import differentiable
+from mlip_jax.simulate.differentiable import Start
+from mlip_jax.simulate.dynamics import DynamicsState
+from mlip_jax.simulate.floats import spoiled
+
+
+class Frames(NamedTuple):
+    """Structures of one system.
+
+    Attributes:
+        positions: Å.
+        cell: Å.
+    """
+
+    positions: Float[Array, "frames atoms 3"]
+    cell: Float[Array, "frames 3 3"]
+
+
+class Sample(NamedTuple):
+    """Frames that are distributed as some parameters ask, and where they end.
+
+    Attributes:
+        frames: the structures.
+        energies: eV, with the parameters that they were sampled with.
+        state: the last, from which a new sample goes on.
+    """
+
+    frames: Frames
+    energies: Float[Array, " frames"]
+    state: DynamicsState
+
+
+def weights(
+    energies: Float[Array, " frames"], sampled: Float[Array, " frames"], kT: Any
+) -> Float[Array, " frames"]:
+    """Weights of frames, whose sum is 1.
+
+    Args:
+        energies: eV, with the parameters that are asked about.
+        sampled: eV, with those that the frames were sampled with.
+        kT: eV.
+    """
+    return jax.nn.softmax(-(energies - sampled) / kT)
+
+
+def effective_size(weights: Float[Array, " frames"]) -> Float[Array, ""]:
+    """How many frames carry the weight: `exp(-Σ w ln w)`, from 1 to their number."""
+    logarithms = jnp.log(jnp.where(weights == 0.0, 1.0, weights))
+    return jnp.exp(-jnp.sum(weights * logarithms))
+
+
+def average(weights: Float[Array, " frames"], observables: Any) -> Any:
+    """Weighted means of arrays whose leading axis is that of the frames."""
+    return jax.tree.map(lambda a: jnp.tensordot(weights, a, axes=1), observables)
+
+
+def energies_fn(start: Start) -> Callable[[Any, Frames], Float[Array, " frames"]]:
+    """Makes `(variables, frames) -> energies` [eV]; NaN where the list of a frame overflows.
+
+    Memory is that of one frame: energies are computed again in the backward pass.
+    """
+    system, neighbors = start.system, start.state.neighbors
+
+    def one(variables, frame: Frames) -> Array:
+        listed = device.update(neighbors, frame.positions, frame.cell)
+        graph, listed = active.to_graph(system.template, listed, frame.positions, frame.cell)
+        energy = system.predict(variables, graph).energy[0]
+        return spoiled(energy, device.flags(listed) != 0)
+
+    def energies(variables: Any, frames: Frames) -> Array:
+        return jax.lax.map(jax.checkpoint(lambda frame: one(variables, frame)), frames)
+
+    return energies
+
+
+def sample_fn(
+    start: Start, length: int, interval: int, discard: int = 0
+) -> Callable[[Any, DynamicsState], Sample]:
+    """Makes `(variables, state) -> Sample`, which makes room for the list where it overflows.
+
+    Args:
+        start: a system with the dynamics of the ensemble.
+        length: steps.
+        interval: steps between frames; a divisor of `length`.
+        discard: steps before, in which the system forgets the parameters of before.
+    """
+
+    def note(variables, state: DynamicsState):
+        del variables
+        return Frames(differentiable.unwrapped(state), state.cell), state.energy
+
+    options = {"observe": note, "interval": interval, "segment": 0}
+    run = jax.jit(differentiable.trajectory_fn(start.compiled, length, **options))
+    equilibrate = None
+    if discard:
+        equilibrate = jax.jit(differentiable.trajectory_fn(start.compiled, discard, segment=0))
+
+    def sample(variables: Any, state: DynamicsState) -> Sample:
+        if equilibrate is not None:
+            state = _with_room(start, equilibrate, variables, state, discard).state
+        result = _with_room(start, run, variables, state, length)
+        frames, energies = result.observables
+        return Sample(frames, energies, result.state)
+
+    return sample
+
+
+def refresh(
+    sample: Sample,
+    variables: Any,
+    energies: Float[Array, " frames"],
+    kT: float,
+    draw: Callable[[Any, DynamicsState], Sample],
+    smallest: float = 0.9,
+) -> tuple[Sample, bool]:
+    """The sample, or a new one where too few of its frames still count; and which.
+
+    Args:
+        sample: frames so far.
+        variables: at which averages are asked for.
+        energies: eV, of the frames with these.
+        kT: eV.
+        draw: see `sample_fn`.
+        smallest: effective size over number of frames at which a sample is still good.
+
+    Raises:
+        UserError: for energies that are not finite.
+    """
+    size = float(effective_size(weights(energies, sample.energies, kT)))
+    if not size == size:
+        raise UserError(
+            "reweighting: got energies of frames that are not finite; expected numbers. Check the "
+            "parameters, and whether the lists hold all frames."
+        )
+    if size >= smallest * energies.shape[0]:
+        return sample, False
+    return draw(variables, sample.state), True
+
+
+def _with_room(start: Start, run, variables, state: DynamicsState, length: int):
+    """A trajectory; where its list overflows, with one that is large enough."""
+    result = run(variables, state)
+    if int(result.flags):
+        state = differentiable.with_room(start.compiled, variables, state, length)
+        result = run(variables, state)
+    return result
