@@ -1,15 +1,12 @@
-"""`properties elastic`, `equation-of-state`, `phonons` and `rdf`."""
+"""`properties elastic`, `equation-of-state` and `phonons`; those of `trajectories`."""
 
 import enum
-import importlib.util
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlip_jax.cli import process, use
+from mlip_jax.cli import process, results, trajectories, use
 from mlip_jax.cli.process import Precision
 from mlip_jax.cli.use import PotentialArgument
 from mlip_jax.config import UserError
@@ -49,10 +46,6 @@ _CELLS: "dict[Relax, Cell]" = {
 
 StructureArgument = Annotated[Path, typer.Argument(help="File with the structure.")]
 IndexOption = Annotated[int, typer.Option(help="Frame of the file.")]
-OutputOption = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="JSON; the plot stands beside it as PNG."),
-]
 RelaxOption = Annotated[
     Relax,
     typer.Option(
@@ -65,7 +58,7 @@ RelaxOption = Annotated[
 def elastic(
     potential: PotentialArgument,
     structure: StructureArgument,
-    output: OutputOption = None,
+    output: results.OutputOption = None,
     index: IndexOption = -1,
     relax: RelaxOption = Relax.full,
 ) -> None:
@@ -94,13 +87,13 @@ def elastic(
         f"{averages['young_GPa']:.2f} GPa, Poisson {averages['poisson']:.3f}, anisotropy "
         f"{averages['anisotropy']:.3f}; {'stable' if values['stable'] else 'NOT STABLE'}"
     )
-    _write(target, values, lambda plots: plots.elastic(found))
+    results.write(target, values, lambda plots: plots.elastic(found))
 
 
 def equation_of_state(
     potential: PotentialArgument,
     structure: StructureArgument,
-    output: OutputOption = None,
+    output: results.OutputOption = None,
     index: IndexOption = -1,
     relax: RelaxOption = Relax.full,
     span: Annotated[float, typer.Option(help="Largest relative change of the volume.")] = 0.06,
@@ -132,13 +125,13 @@ def equation_of_state(
         f"{values['bulk_modulus_pressure_derivative']:.3f}; residual "
         f"{1e3 * values['residual_eV_atom']:.2g} meV/atom"
     )
-    _write(target, values, lambda plots: plots.equation_of_state(found, chosen.num_atoms))
+    results.write(target, values, lambda plots: plots.equation_of_state(found, chosen.num_atoms))
 
 
 def phonons(
     potential: PotentialArgument,
     structure: StructureArgument,
-    output: OutputOption = None,
+    output: results.OutputOption = None,
     index: IndexOption = -1,
     relax: RelaxOption = Relax.full,
     supercell: Annotated[
@@ -192,49 +185,10 @@ def phonons(
         typer.echo(f"{name:>3} {listed} THz")
     if not found.stable:
         typer.echo(f"NOT STABLE: the lowest frequency is {found.lowest:.3f} THz (imaginary)")
-    _write(target, values, lambda plots: plots.phonons(found))
+    results.write(target, values, lambda plots: plots.phonons(found))
 
 
-def rdf(
-    structures: Annotated[Path, typer.Argument(help="A structure, or a trajectory.")],
-    output: OutputOption = None,
-    index: Annotated[str, typer.Option(help="Frames: a number or a slice such as '::10'.")] = ":",
-    cutoff: Annotated[float, typer.Option(help="Å, largest distance.")] = 6.0,
-    bins: Annotated[int, typer.Option(help="Number of bins.")] = 200,
-    width: Annotated[float, typer.Option(help="Å, of a Gaussian about each distance.")] = 0.0,
-    pair: Annotated[
-        tuple[str, str] | None, typer.Option(help="Central and neighbouring element; else all.")
-    ] = None,
-) -> None:
-    """Radial distribution function of structures, and the number of neighbours within a distance.
-
-    The mean over all frames; distances may exceed half of the cell. No potential is needed.
-
-    For example
-
-        mlip-jax properties rdf runs/nvt/trajectory.extxyz --index 100::5
-
-        mlip-jax properties rdf water.extxyz --pair O H --cutoff 8 --width 0.02 -o oh.json
-    """
-    process.prepare_jax(Precision.float64)
-    from mlip_jax.data import formats
-    from mlip_jax.properties import report
-    from mlip_jax.properties import structure as computing
-
-    target = _target(output, "rdf")
-    frames = formats.read(structures, index=index)
-    if not frames:
-        raise UserError(f"{structures}: got no structures (index {index!r}); expected some.")
-    chosen = None if pair is None else _numbers(pair)
-    with use.progress("counting"):
-        found = computing.radial_distribution(list(frames), cutoff, bins, width, chosen)
-    values = report.radial_distribution(found, pair, len(frames))
-    highest = max(range(bins), key=lambda i: values["values"][i])
-    typer.echo(f"{len(frames)} frames, highest peak at {values['distances_A'][highest]:.3f} Å")
-    _write(target, values, lambda plots: plots.radial_distribution(found))
-
-
-for _command in (elastic, equation_of_state, phonons, rdf):
+for _command in (elastic, equation_of_state, phonons, *trajectories.COMMANDS):
     app.command()(process.guarded(_command))
 
 
@@ -247,43 +201,13 @@ def _prepare(
     from mlip_jax.properties import relaxed
     from mlip_jax.simulate import trajectory
 
-    target = _target(output, name)
+    target = results.target(output, name)
     loaded = catalogue.load(potential)
     chosen, _ = trajectory.read_frame(file, index)
     if relax != Relax.none:
         with use.progress("relaxing") as progress:
             (chosen,) = relaxed.relax(loaded, [chosen], _CELLS[relax], progress)
     return loaded, chosen, target
-
-
-def _target(output: Path | None, name: str) -> Path:
-    target = Path(f"{name}.json") if output is None else output
-    if target.suffix != ".json":
-        raise UserError(f"{target}: got the ending {target.suffix!r}; expected .json.")
-    use.check_writable(target)
-    return target
-
-
-def _numbers(pair: tuple[str, str]) -> tuple[int, int]:
-    from mlip_jax import elements
-
-    try:
-        first, second = (elements.atomic_number(symbol) for symbol in pair)
-    except ValueError as error:
-        raise UserError(f"pair: {error}") from None
-    return first, second
-
-
-def _write(target: Path, values: dict[str, Any], draw: Callable[[Any], Any]) -> None:
-    use.write_atomically(target, json.dumps(values, indent=1) + "\n")
-    picture = target.with_suffix(".png")
-    if importlib.util.find_spec("matplotlib") is None:
-        typer.echo(f"{target}; no plot: pip install 'mlip_jax[report]'.")
-        return
-    from mlip_jax.properties import plots
-
-    draw(plots).savefig(picture, dpi=150)
-    typer.echo(f"{target}, {picture}")
 
 
 def _show(title: str, names: list[str], matrix: list[list[float]]) -> None:

@@ -1,4 +1,4 @@
-"""Figures of properties: elastic constants, equations of state, phonons."""
+"""Figures of properties: of crystals, and of trajectories."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from mlip_jax.properties.lattice_dynamics import LatticeDynamics
 from mlip_jax.properties.moduli import directional_young
 from mlip_jax.properties.panels import finish, grid
 from mlip_jax.properties.structure import RadialDistribution
+from mlip_jax.properties.transport import Diffusion, Spectrum
 
 _COLOR, _DARK, _SECOND = "#2f6fb2", "#333333", "#d1495b"
 _PLANES = {"xy": (0, 1), "yz": (1, 2), "xz": (0, 2)}
@@ -96,6 +97,35 @@ def radial_distribution(found: RadialDistribution) -> Figure:
     finish(left, "distance [Å]", "g(r)")
     right.plot(found.distances, found.neighbors, color=_COLOR)
     finish(right, "distance [Å]", "neighbours within")
+    return figure
+
+
+def diffusion(found: Diffusion) -> Figure:
+    """Mean square displacements with their errors, the line, and the same on logarithmic axes."""
+    figure, (left, right) = grid(2, height=3.6)
+    times, curve = 1e-3 * found.lags, found.displacements
+    begin, end = np.searchsorted(found.lags, found.window)
+    slope = np.polyfit(times[begin : end + 1], curve[begin : end + 1], 1)[0]
+    left.fill_between(times, curve - found.errors, curve + found.errors, color=_COLOR, alpha=0.2)
+    left.plot(times, curve, color=_COLOR, label="mean over atoms and frames")
+    ends = times[[begin, end]]
+    left.plot(ends, found.intercept + slope * ends, "--", color=_DARK, label="line")
+    finish(left, "lag [ps]", "mean square displacement [Å$^2$]")
+    right.plot(times[1:], curve[1:], color=_COLOR)
+    middle = (begin + end) // 2
+    right.plot(ends, curve[middle] / times[middle] * ends, "--", color=_DARK, label="slope 1")
+    finish(right, "lag [ps]", "mean square displacement [Å$^2$]", log="xy")
+    return figure
+
+
+def vibrations(correlation: Any, spectrum: Spectrum, interval: float) -> Figure:
+    """The autocorrelation of velocities, and its spectrum; `interval` [fs] between frames."""
+    figure, (left, right) = grid(2, height=3.6)
+    left.plot(1e-3 * interval * np.arange(len(correlation)), correlation, color=_COLOR)
+    left.axhline(0.0, color=_DARK, linewidth=0.8)
+    finish(left, "lag [ps]", "velocity autocorrelation")
+    right.plot(spectrum.frequencies, spectrum.density, color=_COLOR)
+    finish(right, "frequency [THz]", "density of states [1/THz]")
     return figure
 
 

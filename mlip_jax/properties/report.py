@@ -11,6 +11,10 @@ from mlip_jax.properties.equation_of_state import EquationOfState
 from mlip_jax.properties.lattice_dynamics import LatticeDynamics
 from mlip_jax.properties.moduli import moduli, stability
 from mlip_jax.properties.structure import RadialDistribution
+from mlip_jax.properties.transport import Diffusion, Spectrum
+
+_CM2_S = 1e-16 / 1e-15
+"""One Å^2/fs in cm²/s."""
 
 
 def elastic(found: ElasticConstants, structure: Structure) -> dict[str, Any]:
@@ -101,6 +105,37 @@ def radial_distribution(
         "distances_A": np.asarray(found.distances).tolist(),
         "values": np.asarray(found.values).tolist(),
         "neighbors_within": np.asarray(found.neighbors).tolist(),
+    }
+
+
+def diffusion(found: Diffusion, element: str | None, frames: int) -> dict[str, Any]:
+    """The coefficient of diffusion, and the mean square displacements that it comes from."""
+    return {
+        "property": "diffusion",
+        "element": element,
+        "frames": frames,
+        "coefficient_cm2_s": found.coefficient * _CM2_S,
+        "error_cm2_s": found.error * _CM2_S,
+        "window_fs": list(found.window),
+        "intercept_A2": found.intercept,
+        "lags_fs": found.lags.tolist(),
+        "mean_square_displacements_A2": found.displacements.tolist(),
+        "errors_A2": found.errors.tolist(),
+    }
+
+
+def vibrations(
+    correlation: Any, spectrum: Spectrum, interval: float, element: str | None, frames: int
+) -> dict[str, Any]:
+    """The autocorrelation of velocities and its spectrum; `interval` [fs] between frames."""
+    return {
+        "property": "vibrations",
+        "element": element,
+        "frames": frames,
+        "lags_fs": (interval * np.arange(len(correlation))).tolist(),
+        "velocity_autocorrelation": np.asarray(correlation).tolist(),
+        "frequencies_THz": np.asarray(spectrum.frequencies).tolist(),
+        "states_per_THz": np.asarray(spectrum.density).tolist(),
     }
 
 

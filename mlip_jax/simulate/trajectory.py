@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ from jaxtyping import Float
 
 from mlip_jax.config import UserError
 from mlip_jax.data.formats import LabelKeys, extxyz
-from mlip_jax.data.formats.labels import to_structure
+from mlip_jax.data.formats.labels import Record, to_structure
 from mlip_jax.data.structure import Structure, StructureLabels
 
 
@@ -93,9 +94,7 @@ def read_frame(
         UserError: for a missing or damaged file, or a frame that it does not have.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file (working directory: {Path.cwd()}). Check the path.")
-    records = list(itertools.islice(_records(path), None if index < 0 else index + 1))
+    records = read_records(path, None if index < 0 else index + 1)
     if not -len(records) <= index < len(records):
         raise UserError(
             f"{path}: got frame {index}, but the file has {len(records)} frames; choose another."
@@ -106,7 +105,18 @@ def read_frame(
     return structure, None if momenta is None else np.asarray(momenta, dtype=np.float64)
 
 
-def _records(path: Path):
+def read_records(path: Path, stop: int | None = None) -> list[Record]:
+    """The frames of a file, or the first so many, as the file states them.
+
+    Raises:
+        UserError: for a missing or damaged file.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file (working directory: {Path.cwd()}). Check the path.")
+    return list(itertools.islice(_records(path), stop))
+
+
+def _records(path: Path) -> Iterator[Record]:
     if {".xyz", ".extxyz"} & {suffix.lower() for suffix in path.suffixes}:
         return extxyz.read_records(path)
     from mlip_jax.data.formats import ase_files

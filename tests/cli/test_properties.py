@@ -9,6 +9,8 @@ import pytest
 
 from mlip_jax import storage
 from mlip_jax.data import formats
+from mlip_jax.data.formats import extxyz
+from mlip_jax.data.structure import Structure
 from tests.cli.springs import refused, run
 from tests.properties import crystals
 from tests.simulate import argon
@@ -80,6 +82,51 @@ def test_a_radial_distribution_needs_no_potential(crystal, capsys):
     assert Path("rdf.png").exists()
     message = refused(capsys, "properties", "rdf", crystal, "--pair", "Ar", "Xx")
     assert "Xx" in message
+
+
+def write_frames(path, positions, momenta=None, interval=10.0, times=None):
+    """A trajectory of argon in a cell of 8 Å, with wrapped positions."""
+    cell, pbc = 8.0 * np.eye(3), np.array([True] * 3)
+    numbers = np.full(positions.shape[1], 18)
+    with Path(path).open("w") as file:
+        for i, frame in enumerate(positions):
+            info = {} if times is False else {"time": interval * i}
+            arrays = {} if momenta is None else {"momenta": momenta[i]}
+            structure = Structure(numbers, frame % 8.0, cell, pbc)
+            file.write(extxyz.format_frame(structure, info, arrays))
+
+
+def test_diffusion_of_a_random_walk(capsys):
+    steps = np.random.default_rng(0).normal(scale=0.2, size=(500, 20, 3))
+    write_frames("walk.extxyz", np.cumsum(steps, axis=0))
+    assert run("properties", "diffusion", "walk.extxyz", "--element", "Ar", "-o", "d.json") == 0
+    found = json.loads(Path("d.json").read_text())
+    exact = 0.2**2 / (2 * 10.0) * 0.1 * 19 / 20  # cm²/s; the centre of mass is at rest
+    assert abs(found["coefficient_cm2_s"] - exact) < 6.0 * found["error_cm2_s"]
+    assert found["error_cm2_s"] < 0.2 * exact
+    assert "cm²/s" in capsys.readouterr().out
+    assert Path("d.png").exists()
+    message = refused(capsys, "properties", "diffusion", "walk.extxyz", "--element", "Si")
+    assert "there is no Si" in message
+    assert "no momenta" in refused(capsys, "properties", "vibrations", "walk.extxyz")
+    write_frames("untimed.extxyz", np.cumsum(steps, axis=0), times=False)
+    assert "--interval" in refused(capsys, "properties", "diffusion", "untimed.extxyz")
+
+
+def test_vibrations_of_an_oscillator(capsys):
+    times = 10.0 * np.arange(600)[:, None, None]
+    phases = np.random.default_rng(1).uniform(0, 2 * np.pi, size=(1, 8, 3))
+    momenta = np.sin(2e-3 * np.pi * 4.0 * times + phases)
+    write_frames("nve.extxyz", np.zeros((600, 8, 3)), momenta)
+    assert run("properties", "vibrations", "nve.extxyz", "--longest", "2000") == 0
+    found = json.loads(Path("vibrations.json").read_text())
+    assert len(found["lags_fs"]) == 201
+    highest = int(np.argmax(found["states_per_THz"]))
+    assert found["frequencies_THz"][highest] == pytest.approx(4.0, abs=0.3)
+    assert "highest peak" in capsys.readouterr().out
+    assert Path("vibrations.png").exists()
+    long = ("--longest", "1e6")
+    assert "got" in refused(capsys, "properties", "vibrations", "nve.extxyz", *long)
 
 
 def test_mistakes_are_named(crystal, capsys, monkeypatch):

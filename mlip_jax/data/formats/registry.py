@@ -35,16 +35,16 @@ def read(path: Path | str, *, keys: LabelKeys | None = None, index: str = ":") -
     Raises:
         UserError: missing, truncated or unreadable file, or a frame that makes no sense.
     """
-    selection = _selection(index)
+    chosen = selection(index)
     path = _existing(Path(path))
     if _is_lazy(path):
         lazy = open_structures(path, keys=keys)
-        return [lazy[i] for i in range(len(lazy))[selection]]
+        return [lazy[i] for i in range(len(lazy))[chosen]]
     keys = keys or LabelKeys()
     records: Iterable[Record] = _records(path)
-    if selection.start is None and selection.stop is None and selection.step is None:
+    if chosen == slice(None):
         return [to_structure(record, keys) for record in records]
-    return [to_structure(record, keys) for record in list(records)[selection]]
+    return [to_structure(record, keys) for record in list(records)[chosen]]
 
 
 def open_structures(path: Path | str, *, keys: LabelKeys | None = None) -> Sequence[Structure]:
@@ -130,7 +130,12 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _selection(index: str) -> slice:
+def selection(index: str) -> slice:
+    """The frames that an index (`-1`) or a slice (`::10`) means.
+
+    Raises:
+        UserError: for anything else.
+    """
     try:
         numbers = [int(word) if word.strip() else None for word in index.split(":")]
     except ValueError:
