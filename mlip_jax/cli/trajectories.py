@@ -1,4 +1,4 @@
-"""`properties rdf`, `diffusion` and `vibrations`: of structures and trajectories alone."""
+"""`properties rdf`, `adf`, `diffusion` and `vibrations`: of structures and trajectories alone."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +10,7 @@ from mlip_jax.cli.process import Precision
 from mlip_jax.config import UserError
 
 if TYPE_CHECKING:
+    from mlip_jax.data.structure import Structure
     from mlip_jax.simulate.series import Series
 
 TrajectoryArgument = Annotated[Path, typer.Argument(help="A trajectory, such as md writes.")]
@@ -41,22 +42,56 @@ def rdf(
 
         mlip-jax properties rdf water.extxyz --pair O H --cutoff 8 --width 0.02 -o oh.json
     """
-    process.prepare_jax(Precision.float64)
-    from mlip_jax.data import formats
     from mlip_jax.properties import report
     from mlip_jax.properties import structure as computing
 
-    target = results.target(output, "rdf")
-    frames = formats.read(structures, index=index)
-    if not frames:
-        raise UserError(f"{structures}: got no structures (index {index!r}); expected some.")
+    target, frames = _frames(structures, output, index, "rdf")
     chosen = None if pair is None else (_number(pair[0]), _number(pair[1]))
     with use.progress("counting"):
-        found = computing.radial_distribution(list(frames), cutoff, bins, width, chosen)
+        found = computing.radial_distribution(frames, cutoff, bins, width, chosen)
     values = report.radial_distribution(found, pair, len(frames))
     highest = max(range(bins), key=lambda i: values["values"][i])
     typer.echo(f"{len(frames)} frames, highest peak at {values['distances_A'][highest]:.3f} Å")
     results.write(target, values, lambda plots: plots.radial_distribution(found))
+
+
+def adf(
+    structures: Annotated[Path, typer.Argument(help="A structure, or a trajectory.")],
+    cutoff: Annotated[float, typer.Option(help="Å, within which atoms are neighbours.")],
+    output: results.OutputOption = None,
+    index: Annotated[str, typer.Option(help="Frames: a number or a slice such as '::10'.")] = ":",
+    bins: Annotated[int, typer.Option(help="Number of bins.")] = 180,
+    width: Annotated[float, typer.Option(help="Degrees, of a Gaussian about each angle.")] = 0.0,
+    triple: Annotated[
+        tuple[str, str, str] | None,
+        typer.Option(help="Elements: neighbour, central atom, neighbour; else all."),
+    ] = None,
+) -> None:
+    """Distribution of the angles between two neighbours of an atom.
+
+    The mean over all frames. The first minimum of the radial distribution is a good cutoff.
+
+    For example
+
+        mlip-jax properties adf runs/melt/trajectory.extxyz --cutoff 2.9 --index 100::5
+
+        mlip-jax properties adf water.extxyz --cutoff 1.3 --triple H O H -o hoh.json
+    """
+    from mlip_jax.properties import angles, report
+
+    target, frames = _frames(structures, output, index, "adf")
+    chosen = None
+    if triple is not None:
+        chosen = (_number(triple[0]), _number(triple[1]), _number(triple[2]))
+    with use.progress("counting"):
+        found = angles.angular_distribution(frames, cutoff, bins, width, chosen)
+    values = report.angular_distribution(found, triple, len(frames))
+    highest = max(range(bins), key=lambda i: values["values_per_deg"][i])
+    typer.echo(
+        f"{len(frames)} frames, {values['angles_at_an_atom']:.2f} angles at an atom, highest peak "
+        f"at {values['angles_deg'][highest]:.1f} degrees"
+    )
+    results.write(target, values, lambda plots: plots.angular_distribution(found))
 
 
 def diffusion(
@@ -150,8 +185,22 @@ def vibrations(
     results.write(target, values, lambda plots: plots.vibrations(correlation, spectrum, step))
 
 
-COMMANDS = (rdf, diffusion, vibrations)
+COMMANDS = (rdf, adf, diffusion, vibrations)
 """In the order of the help."""
+
+
+def _frames(
+    file: Path, output: Path | None, index: str, name: str
+) -> "tuple[Path, list[Structure]]":
+    """The file to write, and the structures."""
+    process.prepare_jax(Precision.float64)
+    from mlip_jax.data import formats
+
+    target = results.target(output, name)
+    frames = formats.read(file, index=index)
+    if not frames:
+        raise UserError(f"{file}: got no structures (index {index!r}); expected some.")
+    return target, frames
 
 
 def _read(

@@ -7,6 +7,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from mlip_jax import units
+from mlip_jax.properties.angles import AngularDistribution
 from mlip_jax.properties.elastic import VOIGT, ElasticConstants
 from mlip_jax.properties.equation_of_state import EquationOfState, curve
 from mlip_jax.properties.lattice_dynamics import LatticeDynamics
@@ -97,6 +98,15 @@ def radial_distribution(found: RadialDistribution) -> Figure:
     finish(left, "distance [Å]", "g(r)")
     right.plot(found.distances, found.neighbors, color=_COLOR)
     finish(right, "distance [Å]", "neighbours within")
+    return figure
+
+
+def angular_distribution(found: AngularDistribution) -> Figure:
+    """The distribution over angles."""
+    figure, (panel,) = grid(1, height=3.6)
+    panel.plot(found.angles, found.values, color=_COLOR)
+    panel.set_xticks(range(0, 181, 30))
+    finish(panel, "angle [degrees]", "density [1/degree]")
     return figure
 
 

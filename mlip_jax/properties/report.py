@@ -6,6 +6,7 @@ import numpy as np
 
 from mlip_jax import elements, units
 from mlip_jax.data.structure import Structure
+from mlip_jax.properties.angles import AngularDistribution
 from mlip_jax.properties.elastic import ElasticConstants
 from mlip_jax.properties.equation_of_state import EquationOfState
 from mlip_jax.properties.lattice_dynamics import LatticeDynamics
@@ -105,6 +106,20 @@ def radial_distribution(
         "distances_A": np.asarray(found.distances).tolist(),
         "values": np.asarray(found.values).tolist(),
         "neighbors_within": np.asarray(found.neighbors).tolist(),
+    }
+
+
+def angular_distribution(
+    found: AngularDistribution, triple: tuple[str, str, str] | None, frames: int
+) -> dict[str, Any]:
+    """A distribution of angles, the elements it is of, and the number of frames."""
+    return {
+        "property": "angular_distribution",
+        "triple": None if triple is None else list(triple),
+        "frames": frames,
+        "angles_deg": np.asarray(found.angles).tolist(),
+        "values_per_deg": np.asarray(found.values).tolist(),
+        "angles_at_an_atom": float(found.number),
     }
 
 

@@ -51,7 +51,7 @@ def radial_distribution_fn(
         centre, other = _chosen(graph, pair)
         distances = safe_norm(edge_vectors(graph))
         counted = graph.edge_mask & centre[:, None] & other[graph.neighbors]
-        shares = _shares(distances, jnp.asarray(edges, distances.dtype), width)
+        shares = bin_shares(distances, jnp.asarray(edges, distances.dtype), width)
         shares = jnp.sum(jnp.where(counted[..., None], shares, 0.0), axis=(0, 1))
         # How many neighbours an ideal gas of each structure's density would have in all.
         of_graph = jax.ops.segment_sum(
@@ -111,12 +111,12 @@ def _chosen(graph: AtomicGraph, pair: tuple[int, int] | None) -> tuple[Array, Ar
     return first, second
 
 
-def _shares(distances: Array, edges: Array, width: float) -> Array:
-    """Share of each distance in each bin."""
-    r = distances[..., None]
-    lines = edges.reshape((1,) * distances.ndim + (-1,))
+def bin_shares(values: Array, edges: Array, width: float) -> Array:
+    """Share of each value in each bin: all of it, or that of a Gaussian about it."""
+    r = values[..., None]
+    lines = edges.reshape((1,) * values.ndim + (-1,))
     if width == 0.0:
-        below = (r < lines).astype(distances.dtype)
+        below = (r < lines).astype(values.dtype)
     else:
         below = 0.5 * (1.0 + jax.lax.erf((lines - r) / (np.sqrt(2.0) * width)))
     return jnp.diff(below, axis=-1)

@@ -129,6 +129,16 @@ def test_vibrations_of_an_oscillator(capsys):
     assert "got" in refused(capsys, "properties", "vibrations", "nve.extxyz", *long)
 
 
+def test_angles_need_no_potential(crystal, capsys):
+    options = ("--cutoff", "4.5", "--triple", "Ar", "Ar", "Ar")
+    assert run("properties", "adf", crystal, *options) == 0
+    assert "66.00 angles at an atom" in capsys.readouterr().out
+    found = json.loads(Path("adf.json").read_text())
+    assert sum(found["values_per_deg"]) == pytest.approx(1.0)
+    assert Path("adf.png").exists()
+    assert "no atom has two" in refused(capsys, "properties", "adf", crystal, "--cutoff", "1")
+
+
 def test_mistakes_are_named(crystal, capsys, monkeypatch):
     elastic = ("properties", "elastic", "argon", crystal)
     assert "expected .json" in refused(capsys, *elastic, "-o", "ar.txt")
