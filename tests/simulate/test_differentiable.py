@@ -71,6 +71,17 @@ def slopes_of(start, **options):
     return jax.jit(jax.value_and_grad(loss_of(start, run), argnums=(0, 1), has_aux=True))
 
 
+def slopes_of_the_end(start, **options):
+    """Of the last positions alone: what is observed on the way passes fewer gates."""
+    run = differentiable.trajectory_fn(start.compiled, LENGTH, **options)
+
+    def loss(variables, positions):
+        result = run(variables, differentiable.moved(start.state, positions))
+        return jnp.sum(WEIGHTS * differentiable.unwrapped(result.state))
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+
+
 def directions(start):
     """A direction of the variables in proportion to them, and one of the positions [Å]."""
     rng = np.random.default_rng(1)
@@ -82,7 +93,7 @@ def directions(start):
     }
 
 
-def check_differences(slopes, start):
+def check_differences(slopes, start, step=1e-5):
     """Slopes along either direction are the differences of the same program's values."""
     point = (start.variables, differentiable.unwrapped(start.state))
     (_, flags), gradient = slopes(*point)
@@ -90,9 +101,9 @@ def check_differences(slopes, start):
     for name, direction in directions(start).items():
         values = [
             slopes(*jax.tree.map(lambda a, b, h=h: a + h * b, point, direction))[0][0]
-            for h in (-2e-5, -1e-5, 1e-5, 2e-5)
+            for h in (-2 * step, -step, step, 2 * step)
         ]
-        difference = float(np.dot([1.0, -8.0, 8.0, -1.0], values)) / 12e-5
+        difference = float(np.dot([1.0, -8.0, 8.0, -1.0], values)) / (12 * step)
         products = jax.tree.map(lambda a, b: jnp.sum(a * b), gradient, direction)
         slope = float(sum(jax.tree.leaves(products)))
         assert abs(slope) > 1e-2, name
@@ -146,7 +157,9 @@ def test_slopes_through_a_moving_cell_are_finite_differences():
 @pytest.mark.parametrize("kind", ["nve", "langevin"])
 def test_slopes_of_a_learned_potential_are_finite_differences(kind):
     start = begin(kind, learned())
-    check_differences(slopes_of(start, segment=20), start)
+    # Second derivatives of the network jump where a pair crosses the cutoff, which puts differences
+    # off in proportion to their step: by 1e-6 for 1e-5, 6e-10 (variables) for this one.
+    check_differences(slopes_of(start, segment=20), start, step=1.5e-7)
 
 
 @pytest.mark.slow
@@ -165,10 +178,12 @@ def test_observables_are_those_of_a_denser_series(nve):
 
 
 @pytest.mark.slow
-def test_a_truncated_slope_does_not_reach_the_start(nve, plain):
+def test_a_truncated_slope_does_not_reach_the_start(nve):
     point = (nve.variables, differentiable.unwrapped(nve.state))
-    (value, _), (by_variables, by_positions) = slopes_of(nve, gate=gates.truncated(50))(*point)
-    (whole, _), (all_variables, _) = plain(*point)
+    (value, (by_variables, by_positions)), (whole, (all_variables, _)) = (
+        slopes_of_the_end(nve, **options)(*point)
+        for options in ({"gate": gates.truncated(50)}, {"segment": 0})
+    )
     assert float(value) == pytest.approx(float(whole), rel=ROUNDING)
     np.testing.assert_array_equal(by_positions, 0.0)
     for some, every in zip(*map(jax.tree.leaves, (by_variables, all_variables)), strict=True):
