@@ -15,7 +15,10 @@ from mlip_jax.potential import Potential
 
 
 def variables_and_graph(
-    potential: Potential, structures: Structure | Sequence[Structure], precision: str = "float64"
+    potential: Potential,
+    structures: Structure | Sequence[Structure],
+    precision: str = "float64",
+    block: int = 0,
 ) -> tuple[Any, AtomicGraph]:
     """Variables and the graph of one or several structures, on the device.
 
@@ -23,6 +26,7 @@ def variables_and_graph(
         potential: the potential.
         structures: atoms stand in the graph in their order.
         precision: `float32` or `float64`; second derivatives want float64.
+        block: atoms of a block, see `data.collate.make_graph`.
 
     Raises:
         UserError: for an unknown element, an impossible structure, a charge that the model does not
@@ -40,6 +44,7 @@ def variables_and_graph(
         prefix_cutoffs=needs.prefix_cutoffs,
         dtype=dtype,
         reverse=needs.reverse,
+        block=block,
         reciprocal_cutoff=needs.reciprocal_cutoff,
     )
     return jax.tree.map(jnp.asarray, (potential.variables_in(dtype), graph))

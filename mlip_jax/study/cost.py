@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mlip_jax import config, inference, models, storage, train
+from mlip_jax import config, storage, train
 from mlip_jax.config import UserError
 from mlip_jax.data import dataset, formats
-from mlip_jax.data.collate import make_graph
-from mlip_jax.data.structure import Structure, StructureLabels, require_inputs
+from mlip_jax.data.structure import Structure, StructureLabels
 from mlip_jax.potential import Potential, predict_fn
+from mlip_jax.properties import inputs
 from mlip_jax.study import state
 from mlip_jax.study.expand import Variant, data_paths
 from mlip_jax.study.sections import CostConfig
@@ -88,21 +88,9 @@ def measure(potential: Potential, structure: Structure, settings: CostConfig) ->
     Raises:
         UserError: for elements that the potential does not know, or float64 without x64.
     """
-    potential.check_species(structure.atomic_numbers, structure.name or "cost.structure")
-    dtype = inference.require_precision(settings.precision)
-    needs = models.requirements(potential.model)
-    require_inputs(structure, needs.inputs)
-    graph = make_graph(
-        structure,
-        needs.cutoff,
-        prefix_cutoffs=needs.prefix_cutoffs,
-        dtype=dtype,
-        reverse=needs.reverse,
-        block=settings.block,
-        reciprocal_cutoff=needs.reciprocal_cutoff,
+    variables, graph = inputs.variables_and_graph(
+        potential, structure, settings.precision, settings.block
     )
-    variables = jax.device_put(potential.variables_in(dtype))
-    graph = jax.device_put(graph)
     program = jax.jit(predict_fn(potential.model))
     first = _seconds(program, variables, graph)
     _seconds(program, variables, graph)
