@@ -109,7 +109,8 @@ def diffusion(
     """Mean square displacements, and the coefficient of diffusion with its standard error.
 
     Einstein's relation; the drift of the centre of mass is taken off. Look at the plot: in the
-    window the curve must be a line.
+    window the curve must be a line. Frames must be so close that no atom moves by half a cell from
+    one to the next.
 
     For example
 
@@ -170,8 +171,8 @@ def vibrations(
         )
     masses, chosen = _masses(series), _of_element(series, element)
     with use.progress("correlating"):
-        share = masses[:, None] / masses.sum()
-        momenta = series.momenta - share * series.momenta.sum(axis=1, keepdims=True)
+        velocities = transport.without_drift(series.momenta / masses[:, None], masses)
+        momenta = masses[:, None] * velocities
         correlation = transport.velocity_autocorrelation(
             jnp.asarray(momenta[:, chosen]), jnp.asarray(masses[chosen]), lags
         )

@@ -115,11 +115,11 @@ def diffusion(found: Diffusion) -> Figure:
     figure, (left, right) = grid(2, height=3.6)
     times, curve = 1e-3 * found.lags, found.displacements
     begin, end = np.searchsorted(found.lags, found.window)
-    slope = np.polyfit(times[begin : end + 1], curve[begin : end + 1], 1)[0]
     left.fill_between(times, curve - found.errors, curve + found.errors, color=_COLOR, alpha=0.2)
     left.plot(times, curve, color=_COLOR, label="mean over atoms and frames")
     ends = times[[begin, end]]
-    left.plot(ends, found.intercept + slope * ends, "--", color=_DARK, label="line")
+    line = found.intercept + 2 * found.dimensions * found.coefficient * np.array(found.window)
+    left.plot(ends, line, "--", color=_DARK, label="line")
     finish(left, "lag [ps]", "mean square displacement [Å$^2$]")
     right.plot(times[1:], curve[1:], color=_COLOR)
     middle = (begin + end) // 2

@@ -131,6 +131,7 @@ def diffusion(found: Diffusion, element: str | None, frames: int) -> dict[str, A
         "frames": frames,
         "coefficient_cm2_s": found.coefficient * _CM2_S,
         "error_cm2_s": found.error * _CM2_S,
+        "dimensions": found.dimensions,
         "window_fs": list(found.window),
         "intercept_A2": found.intercept,
         "lags_fs": found.lags.tolist(),

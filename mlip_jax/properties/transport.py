@@ -26,6 +26,7 @@ class Diffusion(NamedTuple):
         error: standard error of D from parts of the trajectory.
         window: lags that D was fitted to, fs.
         intercept: of the line, Å^2.
+        dimensions: d, of `2 d D t`, the line's slope.
     """
 
     lags: Float[np.ndarray, " lags"]
@@ -35,6 +36,7 @@ class Diffusion(NamedTuple):
     error: float
     window: tuple[float, float]
     intercept: float
+    dimensions: int
 
 
 class Spectrum(NamedTuple):
@@ -176,4 +178,5 @@ def diffusion(
         error=float(np.std(single, ddof=1) / np.sqrt(parts)),
         window=(float(times[first]), float(times[last])),
         intercept=intercept,
+        dimensions=dimensions,
     )

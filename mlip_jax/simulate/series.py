@@ -77,7 +77,7 @@ def unwrapped(
     """Positions [Å] without jumps by vectors of the cell [Å].
 
     An atom is taken to move less than half a cell from one frame to the next, in each periodic
-    direction; positions that are not wrapped stay as they are.
+    direction; where that holds, positions that are not wrapped stay as they are.
     """
     if not pbc.any():
         return positions
