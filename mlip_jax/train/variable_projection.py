@@ -106,7 +106,7 @@ def search(
         resume: continue from this state, where there is one.
 
     Raises:
-        UserError: for a model without such parameters, and as `exact.train`.
+        UserError: for a model without such parameters, a damaged state, and as `exact.train`.
         TrainingInterrupted: on Ctrl-C or SIGTERM.
     """
     passes = passes_fn(task, config, found)
