@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from orchestrate import Surroundings, Worker, WorkerError, alternate, interpreter, probe
-from report import write
+import report
+from orchestrate import OURS, Surroundings, Worker, WorkerError, alternate, interpreter, probe
 
 MakeCase = Callable[[str, argparse.Namespace], tuple[dict, dict]]
 
@@ -35,7 +35,7 @@ class Benchmark:
         """A fresh worker of a program; JAX keeps compiled programs in `cache`."""
         python = interpreter(name, self.options.venvs)
         extra = {}
-        if name == "mlip_jax":
+        if name in OURS:
             extra["PYTHONPATH"] = str(Path(__file__).parents[1])
         else:
             extra["LD_LIBRARY_PATH"] = str(python.parents[1] / "lib")
@@ -107,7 +107,8 @@ class Benchmark:
                 "first_s": records[program]["setup"]["seconds"] + first["seconds"],
             }
         calls = self.options.calls if task != "md" else 1
-        for program, samples in alternate(workers, task, self.options.rounds, calls).items():
+        prepared = {program: (worker, task) for program, worker in workers.items()}
+        for program, samples in alternate(prepared, self.options.rounds, calls).items():
             peak = workers[program].ask(do="run", task=task, calls=0)["peak_mib"]
             records[program]["tasks"][task] |= {"samples": samples, "peak_mib": peak}
         print(f"{name} {task}: done", file=sys.stderr)
@@ -123,8 +124,18 @@ class Benchmark:
                 first = worker.ask(do="first", task=task, mode=record["mode"])
             record["warm_s"] = setup["seconds"] + first["seconds"]
 
-    def finish(self, title: str, name: str, **facts: object) -> str:
-        """Write the results; returns the tables."""
+    def finish(
+        self, title: str, name: str, summary=report.summary, markdown=report.markdown, **facts
+    ) -> str:
+        """Write the results; returns the tables.
+
+        Args:
+            title: of the tables.
+            name: of the files.
+            summary: see `report.write`.
+            markdown: see `report.write`.
+            **facts: written with the samples.
+        """
         options = self.options
         run = {
             "title": title,
@@ -136,7 +147,7 @@ class Benchmark:
             "cases": self.results,
             **facts,
         }
-        return write(run, name, options.output)
+        return report.write(run, name, options.output, summary, markdown)
 
 
 def install(options: argparse.Namespace) -> None:

@@ -25,8 +25,8 @@ def make_case(name: str, options: argparse.Namespace) -> tuple[dict, dict]:
     """The case of a request and the settings that go with its structure."""
     repeats, steps = CASES[name]
     structure = systems.silicon(repeats)
-    potential = weights.read(options.format, options.files)
-    pairs = systems.count_pairs([structure], potential.model.cutoff)
+    settings, cutoff = published(options.format, options.files)
+    pairs = systems.count_pairs([structure], cutoff)
     case = {
         "name": name,
         "structures": [systems.to_request(structure, MD["temperature_K"])],
@@ -35,8 +35,14 @@ def make_case(name: str, options: argparse.Namespace) -> tuple[dict, dict]:
         "pairs": pairs,
         **MD,
     }
-    files = sorted(str(path.resolve()) for path in options.files)
-    return case, {"format": options.format, "files": files, "species": ["Si"]}
+    return case, settings
+
+
+def published(kind: str, paths: list[Path]) -> tuple[dict, float]:
+    """What workers read a potential of silicon from, and its cutoff [Å]."""
+    cutoff = weights.read(kind, paths).model.cutoff
+    files = sorted(str(path.resolve()) for path in paths)
+    return {"format": kind, "files": files, "species": ["Si"]}, cutoff
 
 
 def main() -> None:

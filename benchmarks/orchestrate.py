@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WORKERS = Path(__file__).parent / "workers"
+OURS = ("mlip_jax", "mlip_jax_ase")
+"""Programs that run in this interpreter, from this working copy."""
 
 
 class WorkerError(RuntimeError):
@@ -104,8 +106,8 @@ class Worker:
 
 
 def interpreter(name: str, venvs: Path) -> Path:
-    """The Python of a program: a peer's own environment, ours for mlip_jax."""
-    return Path(sys.executable) if name == "mlip_jax" else venvs / name / "bin" / "python"
+    """The Python of a program: a peer's own environment, this one for our own."""
+    return Path(sys.executable) if name in OURS else venvs / name / "bin" / "python"
 
 
 def probe(worker: Worker, task: str, modes: list[str], calls: int) -> dict[str, float]:
@@ -122,14 +124,22 @@ def probe(worker: Worker, task: str, modes: list[str], calls: int) -> dict[str, 
     return fastest
 
 
-def alternate(workers: dict[str, Worker], task: str, rounds: int, calls: int) -> dict[str, list]:
-    """Measure a task in turns: in each round every worker repeats it `calls` times.
+def alternate(
+    tasks: dict[str, tuple[Worker, str]], rounds: int, calls: int
+) -> dict[str, list[dict]]:
+    """Measure in turns: in each round every worker repeats its task `calls` times.
 
-    The order turns round from one round to the next: no program always follows the same other.
+    The order turns round from one round to the next: no task always follows the same other.
+
+    Args:
+        tasks: what is measured, by name: a worker and a task that it has prepared.
+        rounds: turns of every task.
+        calls: repetitions in a turn.
     """
-    samples: dict[str, list] = {name: [] for name in workers}
+    samples: dict[str, list[dict]] = {name: [] for name in tasks}
     for turn in range(rounds):
-        for name in list(workers)[:: 1 if turn % 2 == 0 else -1]:
-            reply = workers[name].ask(do="run", task=task, calls=calls)
+        for name in list(tasks)[:: 1 if turn % 2 == 0 else -1]:
+            worker, task = tasks[name]
+            reply = worker.ask(do="run", task=task, calls=calls)
             samples[name] += [sample | {"round": turn} for sample in reply["samples"]]
     return samples

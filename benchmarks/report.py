@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 OURS = "mlip_jax"
@@ -46,26 +47,33 @@ def summarise(task: str, samples: list[dict]) -> dict:
     }
 
 
-def ratios(walls: dict[str, list[dict]]) -> dict[str, float]:
-    """How many times slower each peer is than mlip_jax: the median of the ratios in the rounds.
+def ratios(
+    measured: dict[str, list[dict]], baseline: str = OURS, clock: str = "wall"
+) -> dict[str, float]:
+    """How many times slower each is than the baseline: the median of the ratios in the rounds.
 
     A ratio within a round compares neighbours in time, so a change of load between rounds cancels.
+
+    Args:
+        measured: samples by name.
+        baseline: the name that others are compared with; without it there are no ratios.
+        clock: `wall`, or `cpu` for processor time.
     """
-    if OURS not in walls:
+    if baseline not in measured:
         return {}
 
     def by_round(samples: list[dict]) -> dict[int, float]:
         turns = {sample["round"] for sample in samples}
         return {
-            turn: statistics.median(s["wall"] for s in samples if s["round"] == turn)
+            turn: statistics.median(s[clock] for s in samples if s["round"] == turn)
             for turn in turns
         }
 
-    ours = by_round(walls[OURS])
+    base = by_round(measured[baseline])
     return {
-        peer: statistics.median(wall / ours[turn] for turn, wall in by_round(samples).items())
-        for peer, samples in walls.items()
-        if peer != OURS
+        peer: statistics.median(time / base[turn] for turn, time in by_round(samples).items())
+        for peer, samples in measured.items()
+        if peer != baseline
     }
 
 
@@ -98,15 +106,10 @@ def summary(run: dict) -> list[dict]:
     return rows
 
 
-def markdown(run: dict, rows: list[dict]) -> str:
-    """The table with its heading."""
+def heading(run: dict) -> list[str]:
+    """Title, date, machine and settings of a run."""
     described = run["machine"]
-    programs = {
-        program: record["setup"]
-        for result in run["cases"].values()
-        for program, record in result["programs"].items()
-    }
-    lines = [
+    return [
         f"# {run['title']}, {run['date']}",
         "",
         f"{described['processor']}, {described['cores']} cores, {described['memory_gib']} GiB, "
@@ -114,6 +117,16 @@ def markdown(run: dict, rows: list[dict]) -> str:
         f"{'on' if run['hugepages'] else 'off'}; {run['rounds']} rounds of {run['calls']} calls.",
         "",
     ]
+
+
+def markdown(run: dict, rows: list[dict]) -> str:
+    """The table with its heading."""
+    programs = {
+        program: record["setup"]
+        for result in run["cases"].values()
+        for program, record in result["programs"].items()
+    }
+    lines = heading(run)
     for program, setup in programs.items():
         listed = ", ".join(f"{name} {version}" for name, version in setup["versions"].items())
         lines.append(f"- **{program}**: {setup['parameters']} parameters; {listed}")
@@ -148,8 +161,22 @@ def markdown(run: dict, rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(run: dict, name: str, folder: Path) -> str:
-    """Write `name`-DATE.json and .md into `folder`; returns the Markdown."""
+def write(
+    run: dict,
+    name: str,
+    folder: Path,
+    summary: Callable[[dict], list[dict]] = summary,
+    markdown: Callable[[dict, list[dict]], str] = markdown,
+) -> str:
+    """Write `name`-DATE.json and .md into `folder`; returns the Markdown.
+
+    Args:
+        run: samples, settings and title.
+        name: of the files.
+        folder: of the files.
+        summary: from the run to the rows of its tables.
+        markdown: from the run and these rows to the text.
+    """
     now = datetime.datetime.now(datetime.UTC)
     run = run | {"date": now.strftime("%Y-%m-%d %H:%M UTC"), "machine": machine()}
     rows = summary(run)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from mlip_jax_dynamics import dynamics_tasks
 from protocol import Program, Task, serve, versions
-from structures import batches, to_atoms
+from structures import batches
 
 from mlip_jax.cli import process
 from mlip_jax.data.batching import Batch, make_labels
@@ -23,7 +24,6 @@ from mlip_jax.neighbors.host import neighbor_list
 from mlip_jax.potential import Potential, predict_fn
 
 BLOCKS = {"jit": 0, "jit, blocks of 8": 8, "jit, blocks of 16": 16, "jit, blocks of 32": 32}
-SKIN = 0.5  # Å
 
 
 def make_model(settings: dict) -> NequIP | MACE | TensorNet:
@@ -120,43 +120,12 @@ def inference(case: dict, settings: dict) -> Program:
 
         return Task(run)
 
-    def run_dynamics(block: int) -> Task:
-        return simulate(potential, structure, block, case)
-
+    tasks = {"evaluate": evaluate} | dynamics_tasks(potential, structure, case)
     modes = {
         task: {mode: lambda make=make, block=block: make(block) for mode, block in BLOCKS.items()}
-        for task, make in (("evaluate", evaluate), ("md", run_dynamics))
+        for task, make in tasks.items()
     }
     return Program(modes, describe(variables, int(np.sum(prepare_graph(0).edge_mask))))
-
-
-def simulate(potential: Potential, structure: Structure, block: int, case: dict) -> Task:
-    """Velocity Verlet as `mlip_jax.simulate` runs a chunk of it, one compiled loop."""
-    # Only here, as a user's program would: jax-md takes as long to import as all the rest.
-    from mlip_jax.simulate import dynamics, ensembles
-    from mlip_jax.simulate.settings import EnsembleConfig
-    from mlip_jax.simulate.system import prepare
-
-    system = prepare(potential, structure, "float32", SKIN, block)
-    ensemble = ensembles.build(
-        EnsembleConfig("nve"), case["timestep_fs"], structure.num_atoms, system.dtype
-    )
-    compiled = dynamics.build(system.predict, ensemble, system.template, case["md_steps"])
-    momenta = to_atoms(case["structures"][0]).get_momenta().astype(system.dtype)
-    masses = system.masses[:, None].astype(system.dtype)
-    arguments = (jax.random.PRNGKey(0), momenta, masses, system.neighbors, system.images)
-    start = compiled.init(system.variables, *arguments)
-    limits = dynamics.Limits(*(system.dtype.type(value) for value in dynamics.Limits()))
-
-    def run() -> None:
-        chunk, grown = dynamics.advance_chunk(
-            compiled, system.variables, start, case["md_steps"], limits
-        )
-        if int(chunk.done) != case["md_steps"] or grown:
-            raise RuntimeError(f"{int(chunk.done)} steps, stop code {int(chunk.stop)}, {grown=}")
-        jax.device_get(chunk.state.integrator.position)
-
-    return Task(run, units=case["md_steps"])
 
 
 def training(case: dict, settings: dict) -> Program:

@@ -29,11 +29,15 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Task:
-    """Something to repeat: `reset` is not timed, `run` is, and one run is `units` units of work."""
+    """Something to repeat: `reset` is not timed, `run` is, and one run is `units` units of work.
+
+    `facts` is what there is to know of it once it is prepared.
+    """
 
     run: Callable[[], Any]
     reset: Callable[[], Any] = _nothing
     units: int = 1
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class _Session:
         task.reset()
         task.run()
         self.tasks[request["task"]] = task
-        return {"seconds": time.perf_counter() - start}
+        return {"seconds": time.perf_counter() - start, "facts": task.facts}
 
     def run(self, request: dict) -> dict:
         """Repeat a prepared task."""
