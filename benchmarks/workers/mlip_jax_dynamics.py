@@ -27,7 +27,6 @@ def dynamics_tasks(
     `md` always; a task for each of the further skins `case["skins"]` {name: Å}, and two for each
     number of replicas in `case["replicas"]`: one after the other, and side by side.
     """
-
     prepared = functools.cache(
         lambda block, skin: _prepare(potential, structure, block, case, skin)
     )
