@@ -1,6 +1,5 @@
 """A potential, or a committee of several, as a calculator of ASE."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -11,16 +10,11 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mlip_jax import models
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import Bucket, collate, exact_bucket, largest_range
-from mlip_jax.data.shapes import row_ladder
-from mlip_jax.data.structure import Structure, require_inputs
-from mlip_jax.graph import AtomicGraph
+from mlip_jax.data.structure import Structure
 from mlip_jax.inference import require_precision
 from mlip_jax.interop import catalogue
-from mlip_jax.neighbors.host import HostNeighbors, neighbor_list
-from mlip_jax.neighbors.reciprocal import reciprocal_ladder
+from mlip_jax.interop.graph_series import GraphSeries
 from mlip_jax.potential import Potential, Prediction, predict_fn
 
 Source = Potential | str | os.PathLike
@@ -115,61 +109,17 @@ class MLIPCalculator(Calculator):
 
 
 class _Member:
-    """One potential with its program, its neighbour list and the shape of its graphs."""
+    """One potential with its program and its graphs."""
 
     def __init__(self, potential: Potential, predict: Any, dtype: Any, skin: float, block: int):
         self.potential, self.predict = potential, predict
-        self._dtype, self._skin, self._block = dtype, skin, block
-        self._needs = models.requirements(potential.model)
         self._variables = potential.variables_in(dtype)
-        self._reference: tuple[Structure, HostNeighbors] | None = None
-        self._bucket: Bucket | None = None
+        self._graphs = GraphSeries(potential, dtype, skin, block)
 
     def results(self, structure: Structure) -> dict[str, Any]:
         """Results as ASE names them."""
-        prediction = self.predict(self._variables, self._graph(structure))
+        prediction = self.predict(self._variables, self._graphs.graph(structure))
         return self._to_results(structure, jax.device_get(prediction))
-
-    def _graph(self, structure: Structure) -> AtomicGraph:
-        if structure.num_atoms == 0:
-            raise UserError("atoms: got none; expected at least one atom.")
-        self.potential.check_species(structure.atomic_numbers, "atoms")
-        require_inputs(structure, self._needs.inputs)
-        if self._reference is None or _is_stale(self._reference[0], structure, self._skin):
-            pairs = neighbor_list(
-                structure.positions,
-                structure.cell,
-                structure.pbc,
-                self._needs.cutoff + self._skin,
-            )
-            if self._reference is None or not _same_atoms(self._reference[0], structure):
-                self._bucket = None
-            self._reference = structure, pairs
-        pairs = _within(self._reference[1], structure, self._needs.cutoff)
-        self._bucket = self._fit(pairs, structure)
-        return collate(
-            [structure], [pairs], self._bucket, dtype=self._dtype, reverse=self._needs.reverse
-        )
-
-    def _fit(self, pairs: HostNeighbors, structure: Structure) -> Bucket:
-        """The bucket so far, or one from the ladder where that is too small."""
-        k_range = largest_range([structure], self._needs.reciprocal_cutoff)
-        old = self._bucket
-        if k_range is not None:
-            steps = tuple(map(reciprocal_ladder, k_range))
-            if old is not None and old.k_range is not None:
-                steps = tuple(map(max, steps, old.k_range))
-            k_range = steps[0], steps[1], steps[2]
-        exact = exact_bucket([pairs], self._needs.prefix_cutoffs, self._block, k_range)
-        lengths = [exact.max_neighbors, *(k for _, k in exact.prefixes)]
-        row, *prefixes = map(row_ladder, lengths)
-        if old is not None:
-            row = max(row, old.max_neighbors)
-            prefixes = [max(k, o) for k, (_, o) in zip(prefixes, old.prefixes, strict=True)]
-        cutoffs = [c for c, _ in exact.prefixes]
-        return dataclasses.replace(
-            exact, max_neighbors=row, prefixes=tuple(zip(cutoffs, prefixes, strict=True))
-        )
 
     def _to_results(self, structure: Structure, prediction: Prediction) -> dict[str, Any]:
         atoms = structure.num_atoms
@@ -220,33 +170,3 @@ def _total_charge(atoms: Any) -> float | None:
     """`atoms.info["charge"]`, e."""
     charge = atoms.info.get("charge")
     return None if charge is None else float(charge)
-
-
-def _same_atoms(old: Structure, new: Structure) -> bool:
-    return np.array_equal(old.atomic_numbers, new.atomic_numbers)
-
-
-def _is_stale(old: Structure, new: Structure, skin: float) -> bool:
-    if not (
-        _same_atoms(old, new)
-        and np.array_equal(old.cell, new.cell)
-        and np.array_equal(old.pbc, new.pbc)
-    ):
-        return True
-    # NaN positions compare false: they make the list stale, and the new one refuses them.
-    return not np.max(np.sum((new.positions - old.positions) ** 2, axis=1)) < (0.5 * skin) ** 2
-
-
-def _within(pairs: HostNeighbors, structure: Structure, cutoff: float) -> HostNeighbors:
-    """Of the pairs of a list with a skin, those within the cutoff now, by distance."""
-    i, j = pairs.centers, pairs.neighbors
-    vectors = structure.positions[j] - structure.positions[i] + pairs.shifts @ structure.cell
-    distances = np.linalg.norm(vectors, axis=1)
-    kept = np.flatnonzero(distances < cutoff)
-    kept = kept[np.lexsort((distances[kept], i[kept]))]
-    return HostNeighbors(
-        counts=np.bincount(i[kept], minlength=structure.num_atoms),
-        neighbors=j[kept],
-        shifts=pairs.shifts[kept],
-        distances=distances[kept],
-    )

@@ -109,6 +109,8 @@ class Allegro(nn.Module):
     avg_num_neighbors: float | tuple[float, ...] | None = None
     energy_scale: float | None = None
 
+    hops = 1
+
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
         """Energies [eV] of all atoms, without reference energies.

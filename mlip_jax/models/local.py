@@ -83,6 +83,8 @@ class Local(nn.Module):
         """Shorter cutoffs [Å] of terms that use a prefix of the rows."""
         return getattr(self.descriptor, "prefix_cutoffs", ())
 
+    hops = 1
+
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
         """Atom energies [eV]; `features` are the scaled descriptors."""

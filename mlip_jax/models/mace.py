@@ -80,6 +80,11 @@ class MACE(nn.Module):
     avg_num_neighbors: float | None = None
     energy_scale: float | None = None
 
+    @property
+    def hops(self) -> int:
+        """Interactions, each of which carries messages over one cutoff."""
+        return self.num_layers
+
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
         """Energies [eV] of all atoms, without reference energies.

@@ -91,6 +91,11 @@ class NequIP(nn.Module):
     reflections: bool = True
     envelope_onset: float | None = None
 
+    @property
+    def hops(self) -> int:
+        """Interactions, each of which carries messages over one cutoff."""
+        return self.num_layers
+
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
         """Energies [eV] of all atoms, without reference energies.

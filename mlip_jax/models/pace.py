@@ -97,6 +97,8 @@ class PACE(nn.Module):
         elements = len(self._checked_species())
         return Selection(elements, self.n_max, self.l_max, self.degree, self.chosen).checked()
 
+    hops = 1
+
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
         """Atom energies [eV]."""

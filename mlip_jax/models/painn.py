@@ -80,6 +80,11 @@ class PaiNN(nn.Module):
     norm_epsilon: float = 1e-8
     energy_scale: float | None = None
 
+    @property
+    def hops(self) -> int:
+        """Interactions, each of which carries messages over one cutoff."""
+        return self.num_layers
+
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
         """Energies [eV] of all atoms; `features` are their scalars after the last layer.

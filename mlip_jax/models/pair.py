@@ -41,6 +41,8 @@ class LennardJones(nn.Module):
     onset: float | None = None
     trainable: bool = True
 
+    hops = 1
+
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
         """Atom energies [eV]."""
@@ -76,6 +78,8 @@ class Morse(nn.Module):
     distance: PairValues = 2.5
     onset: float | None = None
     trainable: bool = True
+
+    hops = 1
 
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
@@ -119,6 +123,8 @@ class ZBL(nn.Module):
     species: tuple[int, ...] | None = None
     cutoff: float = 2.0
     inner: float = 1.0
+
+    hops = 1
 
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:

@@ -67,6 +67,11 @@ class SchNet(nn.Module):
     envelope: EnvelopeName = "cosine"
     energy_scale: float | None = None
 
+    @property
+    def hops(self) -> int:
+        """Interactions, each of which carries messages over one cutoff."""
+        return self.num_interactions
+
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
         """Energies [eV] of all atoms; `features` are their representations.

@@ -60,6 +60,13 @@ class Sum(nn.Module):
         """Whether a term takes sums in float64 in a program of float32."""
         return any(getattr(term, "double_sums", False) for term in self.terms)
 
+    @property
+    def hops(self) -> int | None:
+        """The most of a term; `None` where a term does not know."""
+        each = [getattr(term, "hops", None) for term in self.terms]
+        known = [hops for hops in each if hops is not None]
+        return max(known) if len(known) == len(each) else None
+
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
         """Atom energies [eV]."""
         if not self.terms:

@@ -69,6 +69,11 @@ class TensorNet(nn.Module):
     readout: ReadoutName = "mlp"
     energy_scale: float | None = None
 
+    @property
+    def hops(self) -> int:
+        """The embedding sees neighbours, and every interaction carries messages one cutoff on."""
+        return self.num_layers + 1
+
     @nn.compact
     def __call__(self, graph: AtomicGraph) -> AtomOutputs:
         """Energies [eV] of all atoms; `features` are the norms of the parts of their tensors.
