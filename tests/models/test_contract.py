@@ -58,6 +58,8 @@ COMPOSED = (
 """Their parts are tested elsewhere: plain runs leave them out."""
 
 LONG_RANGE = ("hdnnp_4g",)
+UNKNOWN_REACH = tuple(n for n in PRESETS if n.split("_")[0] in ("chgnet", "m3gnet", "hdnnp"))
+"""Models that do not say how many cutoffs their energies reach."""
 """Models whose atoms interact at any distance; they read positions, not pair vectors."""
 
 NAMES = leave(*COMPOSED)
@@ -241,6 +243,24 @@ def test_forces_and_stress_are_derivatives(name):
         expected = prediction.stress[0, a, b] * volume
         scale = max(1e-2, float(np.abs(prediction.virial).max()))
         assert best_difference(deformed, expected) <= DIFFERENCES * scale
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_energies_depend_on_atoms_as_far_as_the_model_says(name):
+    """A bent chain in which atoms see the next ones only: the first energy, and who moves it."""
+    hops = models.requirements(case(name).module).hops
+    assert (hops is None) == (name in UNKNOWN_REACH)
+    chain = np.array([[1.9 * i, 0.55 * (-1) ** i, 0.1 * i**2] for i in range(6)])
+
+    def first(moved: int) -> float:
+        positions = chain.copy()
+        positions[moved] += [0.1, 0.05, -0.05]
+        return float(predict(name, molecule(positions, [14, 8] * 3)).atom_energies[0])
+
+    still = float(predict(name, molecule(chain, [14, 8] * 3)).atom_energies[0])
+    if hops is not None:
+        assert abs(first(hops) - still) > 1e-9
+        assert [first(k) for k in range(hops + 1, 6)] == pytest.approx([still] * (5 - hops), 1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
