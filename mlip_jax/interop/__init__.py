@@ -1,4 +1,4 @@
-"""Doors to other programs: `ase`, `weights` of published potentials, and their `catalogue`.
+"""Doors to other programs: `ase`, `lammps`, `weights` of published potentials, their `catalogue`.
 
 All are loaded when they are first used: importing this package imports none.
 """
@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlip_jax.interop import ase, catalogue, weights
+    from mlip_jax.interop import ase, catalogue, lammps, weights
 
-__all__ = ["ase", "catalogue", "weights"]
+__all__ = ["ase", "catalogue", "lammps", "weights"]
 
 
 def __getattr__(name: str) -> Any:
