@@ -1,4 +1,4 @@
-"""`properties elastic`, `equation-of-state` and `phonons`; those of `trajectories`."""
+"""`properties elastic`, `equation-of-state`, `phonons`; also `trajectories`, `conductivity`."""
 
 import enum
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlip_jax.cli import process, results, trajectories, use
+from mlip_jax.cli import conductivity, process, results, trajectories, use
 from mlip_jax.cli.process import Precision
 from mlip_jax.cli.use import PotentialArgument
 from mlip_jax.config import UserError
@@ -188,7 +188,13 @@ def phonons(
     results.write(target, values, lambda plots: plots.phonons(found))
 
 
-for _command in (elastic, equation_of_state, phonons, *trajectories.COMMANDS):
+for _command in (
+    elastic,
+    equation_of_state,
+    phonons,
+    *trajectories.COMMANDS,
+    *conductivity.COMMANDS,
+):
     app.command()(process.guarded(_command))
 
 

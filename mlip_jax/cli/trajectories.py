@@ -118,12 +118,12 @@ def diffusion(
 
         mlip-jax properties diffusion cell.traj --element Li --interval 20 -o li.json
     """
-    target, series, step = _read(trajectory, output, index, interval, "diffusion")
+    target, series, step = read(trajectory, output, index, interval, "diffusion")
     from mlip_jax.properties import report, transport
 
     chosen = _of_element(series, element)
     with use.progress("correlating"):
-        moved = transport.without_drift(series.positions, _masses(series))
+        moved = transport.without_drift(series.positions, masses_of(series))
         found = transport.diffusion(
             moved[:, chosen], step, parts=parts, window=window, dimensions=dimensions
         )
@@ -154,7 +154,7 @@ def vibrations(
 
         mlip-jax properties vibrations runs/nve/trajectory.extxyz --longest 2000
     """
-    target, series, step = _read(trajectory, output, index, interval, "vibrations")
+    target, series, step = read(trajectory, output, index, interval, "vibrations")
     import jax.numpy as jnp
 
     from mlip_jax.properties import report, transport
@@ -169,7 +169,7 @@ def vibrations(
             f"{(frames - 1) * step:g} fs; got {lags - 1} lags. Change --longest, or give more "
             "frames."
         )
-    masses, chosen = _masses(series), _of_element(series, element)
+    masses, chosen = masses_of(series), _of_element(series, element)
     with use.progress("correlating"):
         velocities = transport.without_drift(series.momenta / masses[:, None], masses)
         momenta = masses[:, None] * velocities
@@ -204,7 +204,7 @@ def _frames(
     return target, frames
 
 
-def _read(
+def read(
     file: Path, output: Path | None, index: str, interval: float | None, name: str
 ) -> "tuple[Path, Series, float]":
     """The file to write, the frames, and the time between them [fs]."""
@@ -221,7 +221,8 @@ def _read(
     return target, found, step
 
 
-def _masses(series: "Series"):
+def masses_of(series: "Series"):
+    """Masses of the atoms [amu]."""
     import numpy as np
 
     from mlip_jax import elements

@@ -109,6 +109,11 @@ class CHGNet(nn.Module):
     energy_scale: float | None = None
 
     @property
+    def hops(self) -> int:
+        """Convolutions of atoms, each of which carries messages over one cutoff."""
+        return self.num_layers
+
+    @property
     def prefix_cutoffs(self) -> tuple[float, ...]:
         """Cutoffs [Å] of prefixes of the rows: that of the bond graph."""
         return (self.bond_cutoff,)

@@ -67,6 +67,11 @@ class M3GNet(nn.Module):
     energy_scale: float | None = None
 
     @property
+    def hops(self) -> int:
+        """Of each block one, and one more where triplets are at the neighbour that sends."""
+        return self.num_blocks * (2 if self.triplets_at == "sender" else 1)
+
+    @property
     def prefix_cutoffs(self) -> tuple[float, ...]:
         """Cutoff of the neighbours that triplets read."""
         return (self.threebody_cutoff,)

@@ -10,6 +10,7 @@ from mlip_jax import units
 from mlip_jax.properties.angles import AngularDistribution
 from mlip_jax.properties.elastic import VOIGT, ElasticConstants
 from mlip_jax.properties.equation_of_state import EquationOfState, curve
+from mlip_jax.properties.green_kubo import W_M_K, Conductivity
 from mlip_jax.properties.lattice_dynamics import LatticeDynamics
 from mlip_jax.properties.moduli import directional_young
 from mlip_jax.properties.panels import finish, grid
@@ -136,6 +137,24 @@ def vibrations(correlation: Any, spectrum: Spectrum, interval: float) -> Figure:
     finish(left, "lag [ps]", "velocity autocorrelation")
     right.plot(spectrum.frequencies, spectrum.density, color=_COLOR)
     finish(right, "frequency [THz]", "density of states [1/THz]")
+    return figure
+
+
+def conductivity(found: Conductivity) -> Figure:
+    """The running integral with its errors, and the spectrum of the flux; lines: the value."""
+    figure, (left, right) = grid(2, height=3.6)
+    times, value = 1e-3 * found.lags, W_M_K * found.value
+    curve, errors = W_M_K * found.running, W_M_K * found.running_errors
+    left.fill_between(times, curve - errors, curve + errors, color=_COLOR, alpha=0.2)
+    left.plot(times, curve, color=_COLOR, label="integral of the autocorrelation")
+    error = W_M_K * found.error
+    left.axhspan(value - error, value + error, color=_SECOND, alpha=0.15)
+    left.axhline(value, color=_SECOND, linewidth=1.0, label="cepstral")
+    finish(left, "lag [ps]", "thermal conductivity [W/(m K)]")
+    right.plot(found.frequencies, W_M_K * found.spectrum, color=_COLOR, alpha=0.4, linewidth=0.6,
+               label="spectrum")  # fmt: skip
+    right.plot(found.frequencies, W_M_K * found.smooth, color=_SECOND, label="cepstral")
+    finish(right, "frequency [THz]", "spectrum of the flux [W/(m K)]", log="y")
     return figure
 
 

@@ -9,6 +9,7 @@ from mlip_jax.data.structure import Structure
 from mlip_jax.properties.angles import AngularDistribution
 from mlip_jax.properties.elastic import ElasticConstants
 from mlip_jax.properties.equation_of_state import EquationOfState
+from mlip_jax.properties.green_kubo import W_M_K, Conductivity
 from mlip_jax.properties.lattice_dynamics import LatticeDynamics
 from mlip_jax.properties.moduli import moduli, stability
 from mlip_jax.properties.structure import RadialDistribution
@@ -152,6 +153,27 @@ def vibrations(
         "velocity_autocorrelation": np.asarray(correlation).tolist(),
         "frequencies_THz": np.asarray(spectrum.frequencies).tolist(),
         "states_per_THz": np.asarray(spectrum.density).tolist(),
+    }
+
+
+def conductivity(
+    found: Conductivity, temperature: float, atoms: int, frames: int
+) -> dict[str, Any]:
+    """Thermal conductivity by both estimates; `temperature` in K, `atoms` in the cell."""
+    return {
+        "property": "conductivity",
+        "temperature_K": temperature,
+        "atoms": atoms,
+        "frames": frames,
+        "conductivity_W_m_K": found.value * W_M_K,
+        "error_W_m_K": found.error * W_M_K,
+        "cepstral_coefficients": found.coefficients,
+        "frequencies_THz": found.frequencies.tolist(),
+        "spectrum_W_m_K": (found.spectrum * W_M_K).tolist(),
+        "smooth_spectrum_W_m_K": (found.smooth * W_M_K).tolist(),
+        "lags_fs": found.lags.tolist(),
+        "running_W_m_K": (found.running * W_M_K).tolist(),
+        "running_errors_W_m_K": (found.running_errors * W_M_K).tolist(),
     }
 
 

@@ -18,12 +18,16 @@ class Series:
     Attributes:
         atomic_numbers: Z.
         positions: Å, not wrapped: no atom jumps when it crosses a border of the cell.
+        cells: Å, vectors in rows.
+        pbc: periodic directions.
         momenta: sqrt(amu eV), where the file has them.
         interval: fs between two frames, where the file has times.
     """
 
     atomic_numbers: Int[np.ndarray, " atoms"]
     positions: Float[np.ndarray, "frames atoms 3"]
+    cells: Float[np.ndarray, "frames 3 3"]
+    pbc: np.ndarray
     momenta: Float[np.ndarray, "frames atoms 3"] | None
     interval: float | None
 
@@ -57,13 +61,14 @@ def read_series(path: Path | str, index: str = ":") -> Series:
     missing = [r for r, m in zip(records, momenta, strict=True) if m is None]
     if 0 < len(missing) < len(records):
         raise UserError(f"{missing[0].where}: has no momenta, where other frames have some.")
+    cells = np.array([record.cell for record in records], np.float64)
+    positions = np.array([record.positions for record in records], np.float64)
+    pbc = np.asarray(first.pbc, bool)
     return Series(
         atomic_numbers=np.asarray(first.atomic_numbers),
-        positions=unwrapped(
-            np.array([record.positions for record in records], np.float64),
-            np.array([record.cell for record in records], np.float64),
-            np.asarray(first.pbc, bool),
-        ),
+        positions=unwrapped(positions, cells, pbc),
+        cells=cells,
+        pbc=pbc,
         momenta=None if missing else np.array(momenta, np.float64),
         interval=_interval(records),
     )

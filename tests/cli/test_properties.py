@@ -129,6 +129,25 @@ def test_vibrations_of_an_oscillator(capsys):
     assert "got" in refused(capsys, "properties", "vibrations", "nve.extxyz", *long)
 
 
+def test_conductivity_of_a_short_run(crystal, capsys):
+    """Too short to mean anything: fluxes, both estimates and the files are there."""
+    rng = np.random.default_rng(4)
+    grid = np.stack(np.meshgrid(*[[1.0, 5.0]] * 3, indexing="ij"), -1).reshape(-1, 3)
+    positions = grid + np.cumsum(0.01 * rng.normal(size=(200, 8, 3)), axis=0)
+    momenta = rng.normal(size=(200, 8, 3))
+    write_frames("nve.extxyz", positions, momenta)
+    assert run("properties", "conductivity", "argon", "nve.extxyz", "--longest", "100") == 0
+    found = json.loads(Path("conductivity.json").read_text())
+    assert found["frames"] == 200
+    assert found["conductivity_W_m_K"] > found["error_W_m_K"] > 0.0
+    assert len(found["running_W_m_K"]) == 11
+    assert "cepstral" in capsys.readouterr().out
+    assert Path("conductivity.png").exists()
+    write_frames("still.extxyz", positions)
+    command = ("properties", "conductivity", "argon")
+    assert "no momenta" in refused(capsys, *command, "still.extxyz")
+
+
 def test_angles_need_no_potential(crystal, capsys):
     options = ("--cutoff", "4.5", "--triple", "Ar", "Ar", "Ar")
     assert run("properties", "adf", crystal, *options) == 0
