@@ -40,6 +40,7 @@ def make_case(name: str, options: argparse.Namespace) -> tuple[dict, dict]:
         "name": name,
         "structures": [systems.to_request(structure, equivariant.MD["temperature_K"])],
         "md_steps": options.md_steps or steps,
+        "evaluations": options.md_steps or steps,  # as many in a turn as steps of an engine
         "atoms": len(structure),
         **equivariant.MD,
     }

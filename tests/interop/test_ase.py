@@ -14,8 +14,7 @@ from mlip_jax.config import UserError
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.formats.ase_files import to_atoms
 from mlip_jax.inference import predict
-from mlip_jax.interop import ase as interop
-from mlip_jax.interop import catalogue
+from mlip_jax.interop import catalogue, graph_series
 from mlip_jax.interop.ase import MLIPCalculator
 from mlip_jax.potential import Potential
 from tests.interop import published
@@ -160,13 +159,13 @@ def test_positions_relax(calculator):
 
 
 def test_dynamics_compile_rarely_and_reuse_the_list(monkeypatch):
-    built, original = [], interop.neighbor_list
+    built, original = [], graph_series.neighbor_list
 
     def counted(*arguments):
         built.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(interop, "neighbor_list", counted)
+    monkeypatch.setattr(graph_series, "neighbor_list", counted)
     calculator = MLIPCalculator(potential(), precision="float64")
     atoms = crystal(calculator, rattle=0.05)
     before = atoms.get_total_energy()
