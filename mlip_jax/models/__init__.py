@@ -47,6 +47,8 @@ class Requirements(NamedTuple):
         reverse: whether it reads the slots of opposite edges.
         reciprocal_cutoff: of sums over reciprocal lattice vectors, 1/Å (0: it has none).
         inputs: further inputs that it reads, such as `total_charge`.
+        heads: sources (levels of theory) that it has a head for, in the order of
+            `AtomicGraph.fidelity`; none where it treats all alike.
     """
 
     cutoff: float
@@ -54,6 +56,7 @@ class Requirements(NamedTuple):
     reverse: bool = False
     reciprocal_cutoff: float = 0.0
     inputs: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
 
 
 def requirements(module: nn.Module) -> Requirements:
@@ -65,6 +68,7 @@ def requirements(module: nn.Module) -> Requirements:
         bool(getattr(module, "needs_reverse", False)),
         float(getattr(module, "reciprocal_cutoff", 0.0)),
         tuple(getattr(module, "inputs", ())),
+        tuple(getattr(module, "heads", ())),
     )
 
 
