@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlip_jax import heads, inference, models, storage
+from mlip_jax.cli import main
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket, make_graph
 from mlip_jax.data.structure import Structure, StructureLabels
@@ -112,7 +113,7 @@ def test_a_potential_keeps_its_heads_on_disk(tmp_path):
     assert both.head_energies == ENERGIES
     assert models.requirements(both.model).heads == NAMES
     one = catalogue.load(tmp_path / "both", head="scan")
-    storage.save(one, tmp_path / "one")
+    assert main(["head", str(tmp_path / "both"), "scan", "-o", str(tmp_path / "one")]) == 0
     again = storage.load(tmp_path / "one")
     assert (again.head, again.species, again.reference_energies) == ("scan", (14,), {14: -200.125})
     assert inference.source_references(again) is None
