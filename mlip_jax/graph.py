@@ -82,7 +82,7 @@ class AtomicGraph:
             itself. Only where asked for.
         vectors: pair vectors `r_ij` [Å] given by the caller instead of positions.
         total_charge: e.
-        fidelity: index of the level of theory.
+        fidelity: index of the level of theory: which of a model's heads counts.
         spins: μ_B.
         prefixes: `((cutoff, k), ...)`: neighbours within `cutoff` [Å] stand in the first k slots.
         k_range: largest multiples of the reciprocal lattice vectors in sums over them (see

@@ -25,6 +25,7 @@ from mlip_jax.graph import (
     sum_over_atoms,
     volumes,
 )
+from mlip_jax.models.initial import cast_variables
 from mlip_jax.nn import double
 
 Variables = Mapping[str, Any]
@@ -200,16 +201,6 @@ def _prediction(graph, outputs: AtomOutputs, forces, virial) -> Prediction:
     )
 
 
-def cast_variables(variables: Variables, dtype: np.dtype) -> Any:
-    """Variables on the host with their floating-point arrays in another precision."""
-
-    def cast(leaf: Any) -> np.ndarray:
-        leaf = np.asarray(leaf)
-        return leaf.astype(dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf
-
-    return jax.tree.map(cast, dict(variables))
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Potential:
     """A model with its parameters and all that is needed to use it.
@@ -220,17 +211,22 @@ class Potential:
         reference_energies: eV by atomic number, of isolated atoms or fitted; added on the host in
             float64, never inside a float32 program.
         card: what it was fitted to: data hash, level of theory, metrics, versions, checks.
+        head_energies: of a model with several heads: reference energies by head and atomic number.
+        head: which of several it is (`heads.choose`); it knows elements with reference energies.
     """
 
     model: nn.Module
     variables: Variables
     reference_energies: Mapping[int, float]
     card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    head_energies: Mapping[str, Mapping[int, float]] = dataclasses.field(default_factory=dict)
+    head: str | None = None
 
     @property
     def species(self) -> tuple[int, ...]:
         """Atomic numbers that the potential knows."""
-        return tuple(self.model.species)  # pyright: ignore[reportAttributeAccessIssue]
+        known = tuple(self.model.species)  # pyright: ignore[reportAttributeAccessIssue]
+        return tuple(z for z in known if self.head is None or z in self.reference_energies)
 
     @property
     def cutoff(self) -> float:
@@ -268,28 +264,37 @@ class Potential:
         Raises:
             UserError: naming the unknown elements and the known ones.
         """
-        unknown = sorted({int(z) for z in atomic_numbers} - {int(z) for z in self.species})
-        if unknown:
-            raise UserError(
-                f"{what}: got the elements {elements.symbols(unknown)}, which the potential does "
-                f"not know; it knows {elements.symbols(self.species)}. Train or load a potential "
-                "that covers them."
-            )
+        _check_known(atomic_numbers, self.species, what, self.head)
 
     def reference_energy(
-        self, atomic_numbers: np.ndarray, what: str = "structure"
+        self, atomic_numbers: np.ndarray, what: str = "structure", head: str | None = None
     ) -> Float[np.ndarray, " atoms"]:
         """Reference energy [eV] of each atom, float64, on the host.
 
         Args:
             atomic_numbers: Z of the atoms.
             what: names the structure in messages.
+            head: of the structure, where the model has several.
 
         Raises:
-            UserError: for an element that the potential does not know.
+            UserError: for an element that the potential, or the head, does not know.
         """
         self.check_species(atomic_numbers, what)
+        energies = self.reference_energies
+        if head is not None:
+            energies = self.head_energies[head]
+            _check_known(atomic_numbers, tuple(energies), what, head)
         table = np.zeros(len(elements.SYMBOLS))
-        for number, energy in self.reference_energies.items():
+        for number, energy in energies.items():
             table[int(number)] = energy
         return table[np.asarray(atomic_numbers)]
+
+
+def _check_known(numbers: np.ndarray, known: tuple[int, ...], what: str, head: str | None) -> None:
+    unknown = sorted({int(z) for z in numbers} - {int(z) for z in known})
+    if unknown:
+        who = "the potential" if head is None else f"the head {head!r} of the potential"
+        raise UserError(
+            f"{what}: got the elements {elements.symbols(unknown)}, which {who} does not know; it "
+            f"knows {elements.symbols(known)}. Train or load a potential that covers them."
+        )

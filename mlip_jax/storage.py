@@ -101,8 +101,15 @@ def load(path: str | os.PathLike[str]) -> Potential:
 
 
 def _write(potential: Potential, directory: Path) -> None:
-    energies = {elements.SYMBOLS[int(z)]: e for z, e in potential.reference_energies.items()}
-    section = {"model": models.module_to_config(potential.model), "reference_energies": energies}
+    section = {
+        "model": models.module_to_config(potential.model),
+        "reference_energies": _by_symbol(potential.reference_energies),
+    }
+    if potential.head_energies:
+        of_heads = {head: _by_symbol(e) for head, e in potential.head_energies.items()}
+        section["head_energies"] = of_heads
+    if potential.head is not None:
+        section["head"] = potential.head
     config.dump_yaml(section, directory / CONFIG)
     config.dump_yaml(potential.card, directory / CARD)
     arrays, empty = _flatten(potential.variables)
@@ -215,12 +222,23 @@ def _read_variables(path: Path) -> dict[str, Any]:
 
 def _to_potential(contents: _Contents, where: str) -> Potential:
     section = contents.config
-    if set(section) != {"model", "reference_energies"}:
+    if set(section) - {"head", "head_energies"} != {"model", "reference_energies"}:
         raise UserError(f"{where}: got the keys {sorted(section)}; expected a potential's config.")
-    energies = config.validate(dict[str, float], section["reference_energies"], where)
+    of_heads = section.get("head_energies", {})
     return Potential(
         model=models.build_model(section["model"], f"{where}: model"),
         variables=contents.variables,
-        reference_energies={elements.atomic_number(s): e for s, e in energies.items()},
+        reference_energies=_by_number(section["reference_energies"], where),
         card=contents.card,
+        head_energies={head: _by_number(energies, where) for head, energies in of_heads.items()},
+        head=config.validate(str | None, section.get("head"), where),
     )
+
+
+def _by_symbol(energies: Mapping[int, float]) -> dict[str, float]:
+    return {elements.SYMBOLS[int(z)]: energy for z, energy in energies.items()}
+
+
+def _by_number(energies: Any, where: str) -> dict[int, float]:
+    found = config.validate(dict[str, float], energies, where)
+    return {elements.atomic_number(symbol): energy for symbol, energy in found.items()}

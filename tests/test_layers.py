@@ -22,6 +22,7 @@ ROOMS = {
     "electrostatics": ["nn"],
     "models": ["descriptors", "electrostatics", "nn"],
     "potential": ["models"],
+    "heads": ["models", "potential"],
     "storage": ["models", "potential"],
     "data": ["graph", "neighbors"],
     "inference": ["data", "potential", "models"],
@@ -30,7 +31,7 @@ ROOMS = {
     "train": ["simulate", "properties", "inference", "storage"],
     "learn": ["train", "simulate", "data"],
     "study": ["train", "simulate", "properties"],
-    "interop": ["models", "potential", "data", "inference", "storage"],
+    "interop": ["models", "potential", "data", "inference", "storage", "heads"],
     "cli": ["study", "learn", "train", "simulate", "properties", "interop", "storage"],
 }
 

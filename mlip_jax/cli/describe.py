@@ -42,14 +42,19 @@ def contents(potential: Any) -> dict[str, Any]:
         name: sum(leaf.size for leaf in jax.tree.leaves(tree))
         for name, tree in potential.variables.items()
     }
-    energies = potential.reference_energies
+
+    def named(energies: Any) -> dict[str, float]:
+        return {elements.SYMBOLS[int(z)]: energy for z, energy in energies.items()}
+
+    of_heads = {head: named(energies) for head, energies in potential.head_energies.items()}
     return {
+        **({"head": potential.head} if potential.head is not None else {}),
         "species": elements.symbols(potential.species),
         "cutoff": potential.cutoff,
         "variables": counts,
         "precision": sorted({str(a.dtype) for a in jax.tree.leaves(potential.variables)}),
         "model": models.module_to_config(potential.model),
-        "reference_energies": {elements.SYMBOLS[int(z)]: e for z, e in energies.items()},
+        "reference_energies": of_heads or named(potential.reference_energies),
         "card": potential.card,
     }
 

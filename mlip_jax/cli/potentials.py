@@ -1,4 +1,4 @@
-"""`potentials`: published potentials that load by name."""
+"""`potentials`: published potentials that load by name; `head`: one head of several."""
 
 import dataclasses
 from pathlib import Path
@@ -43,6 +43,24 @@ def potentials(
     typer.echo(config.format_yaml({"name": name, **shown, "where": _where(name)}), nl=False)
     if output is not None:
         storage.save(catalogue.load(name), output)
+
+
+def head(
+    potential: Annotated[Path, typer.Argument(help="Directory of a potential.")],
+    name: Annotated[str, typer.Argument(metavar="HEAD", help="Source of the data of the head.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write it to.")],
+) -> None:
+    """Write one head of a potential with several, as a potential for every other command.
+
+    For example
+
+        mlip-jax head runs/two/potential r2scan -o potentials/r2scan
+    """
+    from mlip_jax import storage
+    from mlip_jax.interop import catalogue
+
+    storage.save(catalogue.load(potential, head=name), output)
+    typer.echo(f"head {name}: {output}")
 
 
 def _list() -> None:

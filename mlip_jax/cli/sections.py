@@ -114,6 +114,7 @@ def schema(kind: str) -> dict[str, Any]:
         required = ["data", "model"]
     else:
         properties["potential"] = {"type": "string", "description": "Directory of a potential."}
+        properties["head"] = {"type": "string", "description": "Which one of its heads."}
         required = ["potential", "structure"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -49,7 +49,7 @@ def md(
         mlip-jax md nvt.yaml simulation.duration=10000 --resume
     """
     changes = [*(overrides or ()), *([f"simulation.precision={precision}"] if precision else [])]
-    mapping = sections.load(config, changes, ("potential", *sections.MD))
+    mapping = sections.load(config, changes, ("potential", "head", *sections.MD))
     parsed = {name: sections.parse(name, mapping.get(name)) for name in sections.MD}
     simulation = parsed["simulation"]
     process.prepare_jax(simulation.precision)
@@ -59,13 +59,15 @@ def md(
 
     if not isinstance(mapping.get("potential"), str):
         raise UserError(f"{config}: potential: missing; expected its directory or name.")
-    potential = catalogue.load(mapping["potential"], config.parent)
+    head = configs.validate(str | None, mapping.get("head"), f"{config}: head")
+    potential = catalogue.load(mapping["potential"], config.parent, head)
     start = sections.find(parsed["structure"].file, config.parent, "structure.file")
     structure, momenta = trajectory.read_frame(start, parsed["structure"].index)
     output = Path("runs") / config.stem if output is None else output
     restart = _restart_file(output, resume, overwrite)
     output.mkdir(parents=True, exist_ok=True)
-    configs.dump_yaml({"potential": mapping["potential"], **parsed}, output / "config.yaml")
+    named = {"potential": mapping["potential"]} | ({"head": head} if head else {})
+    configs.dump_yaml({**named, **parsed}, output / "config.yaml")
     result = engine.run(
         potential,
         structure,

@@ -48,7 +48,7 @@ def evaluate(
     labels: LabelsOption = None,
     source: Annotated[
         str | None,
-        typer.Option(help="Level of theory of the labels, where the training data had several."),
+        typer.Option(help="Level of theory (head) of the labels, where the data had several."),
     ] = None,
     plots: Annotated[
         Path | None, typer.Option(help="Directory for parity plots and histograms as PNG.")
@@ -59,7 +59,7 @@ def evaluate(
     """Measure the errors of a potential on labelled structures.
 
     MAE and RMSE of energy per atom, force components, stress and whatever else is labelled: in
-    total, for each kind of configuration and for each element.
+    total, and for each kind of configuration, source (head) and element.
 
     For example
 
@@ -173,6 +173,7 @@ def input_keys(potential: "Potential") -> "LabelKeys":
         spins=known.spins,
         total_charge=known.total_charge,
         config_type=known.config_type,
+        source=known.source,
     )
 
 
@@ -287,10 +288,9 @@ def show_errors(metrics: dict[str, Any]) -> None:
     for name in properties:
         table.add_column(f"{name} [{metrics['units'][name]}]".replace("[", r"\["), justify="right")
     rows = {"total": metrics["total"]}
-    if len(metrics["per_config_type"]) > 1:
-        rows |= {kind or "(none)": value for kind, value in metrics["per_config_type"].items()}
-    if len(metrics["per_element"]) > 1:
-        rows |= metrics["per_element"]
+    for key, what in (("per_config_type", ""), ("per_source", "source "), ("per_element", "")):
+        if len(metrics[key]) > 1:
+            rows |= {what + (kind or "(none)"): errors for kind, errors in metrics[key].items()}
     for name, errors in rows.items():
         table.add_row(name, *(_cell(errors.get(p)) for p in properties))
     Console().print(table)

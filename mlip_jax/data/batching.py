@@ -183,6 +183,7 @@ class BatchSource:
             dtype=self._dtype,
             reverse=self._reverse,
             inputs=self._lists.inputs,
+            heads=self._lists.heads,
         )
         labels = make_labels(structures, bucket, self._reference_energies, self.fields, self._dtype)
         return Batch(graph, labels)

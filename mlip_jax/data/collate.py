@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import DTypeLike
 
 from mlip_jax.config import UserError
-from mlip_jax.data.structure import Structure
+from mlip_jax.data.structure import Structure, head_index
 from mlip_jax.graph import AtomicGraph
 from mlip_jax.neighbors.host import HostNeighbors, neighbor_list, neighbor_rows, wrap
 from mlip_jax.neighbors.reciprocal import KRange, reciprocal_range
@@ -94,6 +94,7 @@ def make_graph(
     bucket: Bucket | None = None,
     block: int = 0,
     reciprocal_cutoff: float = 0.0,
+    heads: Sequence[str] = (),
 ) -> AtomicGraph:
     """Builds the graph of one or several structures.
 
@@ -107,10 +108,11 @@ def make_graph(
         block: see `AtomicGraph`; used where no bucket is given.
         reciprocal_cutoff: of sums over reciprocal lattice vectors, 1/Å; 0 where a model has none;
             used where no bucket is given.
+        heads: see `collate`.
 
     Raises:
-        UserError: for a structure without a meaningful neighbour list, or that such sums cannot
-            serve.
+        UserError: for a structure without a meaningful neighbour list, that such sums cannot
+            serve, or of an unknown head.
         ValueError: where the bucket is too small.
     """
     structures = [structures] if isinstance(structures, Structure) else list(structures)
@@ -118,7 +120,7 @@ def make_graph(
     if bucket is None:
         k_range = largest_range(structures, reciprocal_cutoff)
         bucket = exact_bucket(lists, prefix_cutoffs, block, k_range)
-    return collate(structures, lists, bucket, dtype=dtype, reverse=reverse)
+    return collate(structures, lists, bucket, dtype=dtype, reverse=reverse, heads=heads)
 
 
 def collate(
@@ -129,6 +131,7 @@ def collate(
     dtype: DTypeLike = np.float32,
     reverse: bool = False,
     inputs: Sequence[str] | None = None,
+    heads: Sequence[str] = (),
 ) -> AtomicGraph:
     """Concatenates structures and pads them to a bucket; leaves are numpy arrays.
 
@@ -143,8 +146,11 @@ def collate(
         reverse: whether to fill `AtomicGraph.reverse`.
         inputs: of `INPUTS`, those that the graph has; by default those that some structure has.
             They are 0 for padding and for a structure without them.
+        heads: of the model; where there are some, `fidelity` has that of each structure, by its
+            source.
 
     Raises:
+        UserError: for a structure of an unknown head.
         ValueError: where the bucket is too small.
     """
     sizes = [s.num_atoms for s in structures]
@@ -160,6 +166,10 @@ def collate(
     if inputs is None:
         inputs = [n for n in INPUTS if any(getattr(s, n) is not None for s in structures)]
     graph = _empty(bucket, np.dtype(dtype), reverse, inputs)
+    if heads:
+        numbers = [head_index(structure, heads) for structure in structures]
+        padding = [0] * (bucket.graphs - len(numbers))
+        graph = dataclasses.replace(graph, fidelity=np.array(numbers + padding, np.int32))
     start = 0
     for index, (structure, pairs) in enumerate(zip(structures, lists, strict=True)):
         _fill(graph, index, start, structure, pairs)

@@ -62,6 +62,7 @@ class DataConfig:
         seed: of the split and of the choice of `train_size`.
         labels: keys, units and signs of the labels in all files.
         weights: factors on the weights of structures, by configuration type.
+        source_weights: likewise, by source.
         statistics: how reference energies are found.
         checks: contradictions to accept, by the name of the check.
     """
@@ -74,6 +75,9 @@ class DataConfig:
     seed: int = 0
     labels: LabelKeys = dataclasses.field(default_factory=LabelKeys)
     weights: dict[str, Annotated[float, Field(ge=0.0)]] = dataclasses.field(default_factory=dict)
+    source_weights: dict[str, Annotated[float, Field(ge=0.0)]] = dataclasses.field(
+        default_factory=dict
+    )
     statistics: StatisticsConfig = dataclasses.field(default_factory=StatisticsConfig)
     checks: dict[str, Literal["accept"]] = dataclasses.field(default_factory=dict)
 
@@ -107,7 +111,7 @@ def load(config: DataConfig, base: Path) -> Dataset:
             the config says, or a split that leaves nothing to train on.
     """
     files = {"train": _open_all(config.train, config, base)}
-    pool = StructureSet(files["train"], config.weights)
+    pool = StructureSet(files["train"], config.weights, config.source_weights)
     sets: dict[str, Sequence[Structure]] = {}
     fractions: dict[str, float] = {}
     for name in ("valid", "test"):
@@ -116,7 +120,8 @@ def load(config: DataConfig, base: Path) -> Dataset:
             fractions[name] = float(value)
         else:
             files[name] = _open_all(value, config, base)
-            sets[name] = StructureSet(files[name], config.weights).materialized()
+            opened = StructureSet(files[name], config.weights, config.source_weights)
+            sets[name] = opened.materialized()
     indices = split(pool.materialized(), fractions, config)
     indices["train"] = reduce(pool.materialized(), indices["train"], config)
     for name, chosen in indices.items():

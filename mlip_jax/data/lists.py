@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import INPUTS, range_of
-from mlip_jax.data.structure import Structure, StructureLabels, require_inputs
+from mlip_jax.data.structure import Structure, StructureLabels, head_index, require_inputs
 from mlip_jax.neighbors.host import HostNeighbors, neighbor_list
 from mlip_jax.neighbors.reciprocal import KRange, reciprocal_ladder
 
@@ -43,6 +43,11 @@ class Requirements(Protocol):
     @property
     def inputs(self) -> tuple[str, ...]:
         """Further inputs of structures that it reads."""
+        ...
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Sources whose structures it tells apart; none where it treats all alike."""
         ...
 
 
@@ -94,6 +99,7 @@ class NeighborLists:
         sizes: of each structure.
         coverage: how many structures have each label (see `Structure.trainable_label`).
         inputs: further inputs (`collate.INPUTS`) that some structure has.
+        heads: see `models.Requirements`.
         min_distance: shortest distance of two atoms, Å; infinite where there are no pairs.
     """
 
@@ -106,6 +112,7 @@ class NeighborLists:
         keep: bool | None = None,
         reciprocal_cutoff: float = 0.0,
         inputs: Sequence[str] | None = None,
+        heads: Sequence[str] = (),
     ):
         """Finds all lists.
 
@@ -118,6 +125,7 @@ class NeighborLists:
                 has none.
             inputs: further inputs that the model reads; a charged structure is refused where
                 `total_charge` is not among them. `None` refuses none.
+            heads: of the model; a structure of another source is refused where there are some.
 
         Raises:
             UserError: naming the structure, for two atoms at one place, a cell without volume, or
@@ -133,6 +141,8 @@ class NeighborLists:
         for structure in structures:
             if inputs is not None:
                 require_inputs(structure, inputs)
+            if heads:
+                head_index(structure, heads)
             if reciprocal_cutoff:
                 ranges.append(range_of(structure, reciprocal_cutoff))
             pairs = _find(structure, cutoff)
@@ -151,6 +161,7 @@ class NeighborLists:
         self.reciprocal_cutoff = float(reciprocal_cutoff)
         self.coverage: Mapping[str, int] = counts
         self.inputs = tuple(name for name in INPUTS if name in found)
+        self.heads = tuple(heads)
         self.min_distance = shortest
 
     @classmethod
@@ -175,6 +186,7 @@ class NeighborLists:
             keep=keep,
             reciprocal_cutoff=requirements.reciprocal_cutoff,
             inputs=requirements.inputs,
+            heads=requirements.heads,
         )
 
     def __len__(self) -> int:

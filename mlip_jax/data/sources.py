@@ -44,6 +44,7 @@ class StructureSet(Sequence[Structure]):
         self,
         files: Sequence[OpenFile],
         weights: Mapping[str, float],
+        source_weights: Mapping[str, float],
         chosen: np.ndarray | None = None,
     ):
         """Joins files.
@@ -51,9 +52,10 @@ class StructureSet(Sequence[Structure]):
         Args:
             files: in the order of the set.
             weights: factors by configuration type.
+            source_weights: factors by source.
             chosen: indices into the joined files; all by default.
         """
-        self._files, self._weights = tuple(files), weights
+        self._files, self._weights, self._source_weights = tuple(files), weights, source_weights
         self._starts = np.cumsum([0, *(len(f.structures) for f in files)])
         self._chosen = np.arange(self._starts[-1]) if chosen is None else np.asarray(chosen)
 
@@ -71,25 +73,24 @@ class StructureSet(Sequence[Structure]):
         number = int(np.searchsorted(self._starts, position, side="right")) - 1
         file = self._files[number]
         structure = file.structures[position - int(self._starts[number])]
+        source = file.source or structure.source
         factor = file.weight * self._weights.get(structure.config_type, 1.0)
-        return dataclasses.replace(
-            structure,
-            weight=structure.weight * factor,
-            source=file.source or structure.source,
-        )
+        factor *= self._source_weights.get(source, 1.0)
+        return dataclasses.replace(structure, weight=structure.weight * factor, source=source)
 
     def __iter__(self) -> Iterator[Structure]:
         return (self[i] for i in range(len(self)))
 
     def select(self, chosen: np.ndarray) -> "StructureSet":
         """The structures with the given indices."""
-        return StructureSet(self._files, self._weights, self._chosen[chosen])
+        chosen = self._chosen[chosen]
+        return StructureSet(self._files, self._weights, self._source_weights, chosen)
 
     def materialized(self) -> Sequence[Structure]:
         """A list where every file is in memory; otherwise a lazy set with sizes in `num_atoms`."""
         if not any(hasattr(f.structures, "num_atoms") for f in self._files):
             return list(self)
-        return LazyStructureSet(self._files, self._weights, self._chosen)
+        return LazyStructureSet(self._files, self._weights, self._source_weights, self._chosen)
 
 
 class LazyStructureSet(StructureSet):

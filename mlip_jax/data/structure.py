@@ -42,7 +42,8 @@ class Structure:
         total_charge: e.
         spins: μ_B, input of spin models.
         config_type: kind of configuration, for errors per type.
-        source: level of theory or file, for reference energies per source.
+        source: level of theory or file, for reference energies per source; the head of a model
+            that has several.
         group: structures of one group stay on one side of a split.
         weight: weight in the loss.
         name: where it came from (`si.extxyz:17`), for messages.
@@ -98,3 +99,23 @@ def require_inputs(structure: Structure, inputs: Sequence[str]) -> None:
             "structures out, choose a model that reads charges (hdnnp_4g), or, where the charge "
             "is meant to be ignored, do not read it (`total_charge: null` among the label keys)."
         )
+
+
+def head_index(structure: Structure, heads: Sequence[str]) -> int:
+    """Which of a model's heads a structure belongs to, by its source.
+
+    Args:
+        structure: what the model is given.
+        heads: of the model.
+
+    Raises:
+        UserError: where the structure says none, or one that the model does not have.
+    """
+    if structure.source in heads:
+        return list(heads).index(structure.source)
+    raise UserError(
+        f"{structure.name or 'structure'}: got the head {structure.source!r}; the model has the "
+        f"heads {', '.join(heads)}. Say to which one the structure belongs: `source` of a file of "
+        "the data section, `labels.source` for a key in the file, Structure.source, or --source; "
+        "or choose one head of the potential (mj.load(path, head=...), `mlip-jax head`)."
+    )

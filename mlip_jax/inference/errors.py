@@ -132,7 +132,7 @@ def predict_and_compare(
             does.
     """
     references = source_references(potential) if references is None else references
-    _check_sources(structures, references)
+    _check_sources(structures, references, potential.head)
     predictions = predict(
         potential, structures, precision=precision, batch_atoms=batch_atoms, progress=progress
     )
@@ -146,14 +146,28 @@ def predict_and_compare(
 
 
 def source_references(potential: Potential) -> ReferenceEnergies | None:
-    """Reference energies [eV] by source, where the training data had several sources."""
+    """Reference energies [eV] by source, where the training data had several sources.
+
+    Predictions of a potential with several heads have those of the structure's already.
+    """
+    if potential.head_energies:
+        return None
     statistics = potential.card.get("statistics") or {}
     by_source = statistics.get("source_reference_energies") or {}
     return {s: {int(z): float(e) for z, e in of.items()} for s, of in by_source.items()} or None
 
 
-def _check_sources(structures: Sequence[Structure], references: ReferenceEnergies | None) -> None:
+def _check_sources(
+    structures: Sequence[Structure], references: ReferenceEnergies | None, head: str | None
+) -> None:
     """Refuses labels of an unknown level of theory before anything is computed."""
+    for structure in structures if head is not None else ():
+        if structure.source not in ("", head):
+            raise UserError(
+                f"{structure.name or 'structure'}: its source is {structure.source!r}; this is the "
+                f"head {head!r} of a potential. Evaluate the head of that source, or the potential "
+                "with all of them."
+            )
     if not references or not isinstance(next(iter(references)), str):
         return
     for structure in structures:
@@ -173,18 +187,10 @@ def summarize(
 
     Returns:
         `{total: {property: {mae, rmse, max, count}}, per_config_type: {type: {property: …}},
-        per_element: {symbol: {property: …}}, units: {property: unit}, num_structures, num_atoms}`.
+        per_source: {source: {property: …}}, per_element: {symbol: {property: …}}, units:
+        {property: unit}, num_structures, num_atoms}`.
         Forces and stress count by component, all nine of a stress.
     """
-    types = [structure.config_type for structure in structures]
-    by_type: dict[str, Any] = {}
-    for kind in sorted(set(types)):
-        members = np.array([t == kind for t in types])
-        by_type[kind] = {
-            name: _errors(c, members[c.structure])
-            for name, c in comparisons.items()
-            if members[c.structure].any()
-        }
     numbers = sorted({int(z) for c in comparisons.values() for z in np.unique(c.element) if z})
     by_element = {
         elements.SYMBOLS[z]: {
@@ -197,9 +203,23 @@ def summarize(
         "num_atoms": int(sum(structure.num_atoms for structure in structures)),
         "units": {name: ERROR_UNITS[name] for name in comparisons},
         "total": {name: _errors(c, slice(None)) for name, c in comparisons.items()},
-        "per_config_type": by_type,
+        "per_config_type": _by_group(comparisons, [s.config_type for s in structures]),
+        "per_source": _by_group(comparisons, [s.source for s in structures]),
         "per_element": by_element,
     }
+
+
+def _by_group(comparisons: dict[str, Comparison], groups: Sequence[str]) -> dict[str, Any]:
+    """Errors of the structures of each group, by the name of the group of each structure."""
+    found: dict[str, Any] = {}
+    for group in sorted(set(groups)):
+        members = np.array([g == group for g in groups])
+        found[group] = {
+            name: _errors(c, members[c.structure])
+            for name, c in comparisons.items()
+            if members[c.structure].any()
+        }
+    return found
 
 
 def _errors(comparison: Comparison, chosen: Any) -> dict[str, Any]:

@@ -100,8 +100,8 @@ def predict(
     done = 0
     for start in range(0, len(structures), _WINDOW):
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
-        references = [_references(potential, structure) for structure in window]
         lists = NeighborLists.of_model(window, needs, keep=True)
+        references = [_references(potential, structure) for structure in window]
         for members, bucket in _pack(lists, limit):
             parts = [window[i] for i in members]
             graph = collate(
@@ -111,6 +111,7 @@ def predict(
                 dtype=dtype,
                 reverse=needs.reverse,
                 inputs=lists.inputs,
+                heads=lists.heads,
             )
             prediction = _run(program, variables, graph, limit)
             for i, one in zip(members, _split(prediction, parts, references, members), strict=True):
@@ -130,7 +131,8 @@ def _program(model: nn.Module) -> Any:
 
 def _references(potential: Potential, structure: Structure) -> np.ndarray:
     """Reference energy [eV] of each atom."""
-    return potential.reference_energy(structure.atomic_numbers, structure.name or "structure")
+    head = structure.source if potential.head_energies else None
+    return potential.reference_energy(structure.atomic_numbers, structure.name or "structure", head)
 
 
 def _pack(lists: NeighborLists, limit: int) -> Iterator[tuple[list[int], Bucket]]:

@@ -10,6 +10,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from mlip_jax import heads
 from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import require_precision
@@ -55,6 +56,7 @@ class MLIPCalculator(Calculator):
         precision: str = "float32",
         skin: float = 0.5,
         block: int = 0,
+        head: str | None = None,
         **parameters: Any,
     ):
         """Makes a calculator.
@@ -65,6 +67,7 @@ class MLIPCalculator(Calculator):
             precision: `float32`, or `float64` (for phonons and tight relaxations; needs x64).
             skin: Å.
             block: atoms processed at a time (see `AtomicGraph`).
+            head: the one to use of potentials with several.
             **parameters: of ASE's `Calculator`.
 
         Raises:
@@ -75,7 +78,8 @@ class MLIPCalculator(Calculator):
         given = [potential] if isinstance(potential, Source) else list(potential)
         if not given:
             raise UserError("potential: got an empty list; expected at least one potential.")
-        self.potentials = tuple(p if isinstance(p, Potential) else catalogue.load(p) for p in given)
+        loaded = (p if isinstance(p, Potential) else catalogue.load(p) for p in given)
+        self.potentials = tuple(p if head is None else heads.choose(p, head) for p in loaded)
         dtype = require_precision(precision)
         self._members: list[_Member] = []
         for p in self.potentials:

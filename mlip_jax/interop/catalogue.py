@@ -18,7 +18,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from mlip_jax import config, storage
+from mlip_jax import config, heads, storage
 from mlip_jax.config import UserError
 from mlip_jax.interop import weights
 from mlip_jax.potential import Potential
@@ -69,7 +69,9 @@ def entries() -> dict[str, Entry]:
     return config.validate(dict[str, Entry], config.load_yaml(table), table.name)
 
 
-def load(name_or_path: str | os.PathLike[str], base: Path | None = None) -> Potential:
+def load(
+    name_or_path: str | os.PathLike[str], base: Path | None = None, head: str | None = None
+) -> Potential:
     """Loads a potential from a directory, or a published one by its name.
 
     What exists as a path is a path. A published potential is found or downloaded as this module
@@ -78,12 +80,18 @@ def load(name_or_path: str | os.PathLike[str], base: Path | None = None) -> Pote
     Args:
         name_or_path: a directory that `mj.save` or a training run wrote, or a name.
         base: a directory where a relative path may begin, before the working directory.
+        head: the one to use of a potential with several; without it the potential has them all,
+            and serves structures that say which one they belong to.
 
     Raises:
-        UserError: where nothing is found (with the nearest names, or where to get the files), and
-            for files that are damaged or not those of the name.
+        UserError: where nothing is found (with the nearest names, or where to get the files), for
+            files that are damaged or not those of the name, and for an unknown head.
     """
-    path = Path(name_or_path)
+    potential = _load(Path(name_or_path), base)
+    return potential if head is None else heads.choose(potential, head)
+
+
+def _load(path: Path, base: Path | None) -> Potential:
     for candidate in (path if base is None else base / path, path):
         if candidate.exists():
             return storage.load(candidate)

@@ -49,6 +49,8 @@ class Requirements(NamedTuple):
         inputs: further inputs that it reads, such as `total_charge`.
         hops: the energy of an atom depends on atoms within `hops` steps of at most a cutoff each;
             `None` where the model does not say.
+        heads: sources (levels of theory) that it has a head for, in the order of
+            `AtomicGraph.fidelity`; none where it treats all alike.
     """
 
     cutoff: float
@@ -57,6 +59,7 @@ class Requirements(NamedTuple):
     reciprocal_cutoff: float = 0.0
     inputs: tuple[str, ...] = ()
     hops: int | None = None
+    heads: tuple[str, ...] = ()
 
 
 def requirements(module: nn.Module) -> Requirements:
@@ -69,6 +72,7 @@ def requirements(module: nn.Module) -> Requirements:
         float(getattr(module, "reciprocal_cutoff", 0.0)),
         tuple(getattr(module, "inputs", ())),
         getattr(module, "hops", None),
+        tuple(getattr(module, "heads", ())),
     )
 
 

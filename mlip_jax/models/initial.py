@@ -36,6 +36,16 @@ def initial_variables(model: nn.Module, seed: int, graph: AtomicGraph) -> Mappin
     return jax.jit(model.init)(jax.random.key(seed, impl=_HOST_THREEFRY), graph)
 
 
+def cast_variables(variables: Mapping[str, Any], dtype: np.dtype) -> Any:
+    """Variables on the host with their floating-point arrays in another precision."""
+
+    def cast(leaf: Any) -> np.ndarray:
+        leaf = np.asarray(leaf)
+        return leaf.astype(dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf
+
+    return jax.tree.map(cast, dict(variables))
+
+
 def threefry(key: UInt32[np.ndarray, " 2"], counters: tuple[Words, Words]) -> tuple[Words, Words]:
     """Threefry-2x32 with 20 rounds: a key of two words enciphers pairs of words."""
     schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)

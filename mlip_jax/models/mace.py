@@ -5,7 +5,6 @@ accurate force fields", NeurIPS 2022 (arXiv:2206.07697). Layers and normalisatio
 program mace-torch 0.3, so that its weights mean the same here.
 """
 
-import itertools
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -19,9 +18,10 @@ from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, safe_norm
 from mlip_jax.models.fields import from_data
+from mlip_jax.models.mace_readout import Readout, of_head, take_head
 from mlip_jax.nn import convolution, covalent, radial
 from mlip_jax.nn.convolution import MAX_SUMMED_ELEMENTS, ConvolutionKernels, Edges, make_edges
-from mlip_jax.nn.equivariant import LinearKernels, SelfConnection, linear, silu
+from mlip_jax.nn.equivariant import LinearKernels, SelfConnection, linear
 from mlip_jax.nn.irreps import (
     SCALAR,
     Channels,
@@ -59,6 +59,8 @@ class MACE(nn.Module):
             `avg_num_neighbors`.
         distance_transform: of the distances that the radial basis reads, see `nn.covalent`.
         repulsion: factor of a screened repulsion of nuclei within covalent radii; 0: none.
+        heads: sources of the data (levels of theory) with readouts of their own; everything else
+            is shared. None: one readout for all.
         avg_num_neighbors: normalises sums over neighbours; from the training data.
         energy_scale: eV; from the training data (root mean square of the forces).
     """
@@ -77,6 +79,7 @@ class MACE(nn.Module):
     density_normalization: bool = False
     distance_transform: covalent.Transform | None = None
     repulsion: float = 0.0
+    heads: tuple[str, ...] = ()
     avg_num_neighbors: float | None = None
     energy_scale: float | None = None
 
@@ -121,8 +124,9 @@ class MACE(nn.Module):
             features, alone = layer(graph, edges, features, alone, species)
             layout = layer.outputs
             hidden_width = self.readout_width if last and self.num_layers > 1 else None
-            readout = Readout(hidden_width, name=f"readout_{i}")
-            energies = energies + readout(features[0][:, 0]) - readout(alone[0][:, 0])[species]
+            readout = Readout(hidden_width, len(self.heads), name=f"readout_{i}")
+            values = readout(features[0][:, 0]) - readout(alone[0][:, 0])[species]
+            energies = energies + of_head(values, graph, self.heads)
             kept.append(features[0][:, 0])
         energies = from_data(self, "energy_scale") * energies
         if self.repulsion:
@@ -143,6 +147,16 @@ class MACE(nn.Module):
             return self._basis(distances, envelope), envelope
 
         return convolution.fold_networks(variables, basis, self.cutoff)
+
+    def one_head(self, variables: Mapping[str, Any], head: str) -> tuple["MACE", dict[str, Any]]:
+        """The model of one of its heads, and its variables.
+
+        Args:
+            variables: of this model.
+            head: one of `heads`.
+        """
+        params = take_head(variables["params"], self.heads.index(head))
+        return self.clone(heads=()), {**variables, "params": params}
 
     def layout(self) -> Layout:
         """Layout of the features between layers.
@@ -281,23 +295,3 @@ class Interaction(nn.Module):
         logits = edges.basis @ (kernel / math.sqrt(self.radial_widths[0]))
         density = jnp.sum(jnp.tanh(logits * logits), axis=1)
         return {irrep: x / (1.0 + density)[:, None, None] for irrep, x in total.items()}
-
-
-class Readout(nn.Module):
-    """Energy of each row of scalar features, linear or with one hidden layer.
-
-    Attributes:
-        width: of the hidden layer; `None`: none.
-    """
-
-    width: int | None
-
-    @nn.compact
-    def __call__(self, features: Float[Array, "rows channels"]) -> Float[Array, " rows"]:
-        """Energies, in units of the scale."""
-        widths = [features.shape[-1], *([] if self.width is None else [self.width]), 1]
-        x = features
-        for i, shape in enumerate(itertools.pairwise(widths)):
-            weight = self.param(f"weight_{i}", nn.initializers.normal(1.0), shape, x.dtype)
-            x = (silu(x) if i else x) @ (weight / math.sqrt(shape[0]))
-        return x[:, 0]

@@ -10,7 +10,6 @@ from typing import Any
 from mlip_jax import inference, storage
 from mlip_jax.data.collate import Bucket
 from mlip_jax.data.dataset import Dataset
-from mlip_jax.data.statistics import Statistics
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import uncertainty
 from mlip_jax.potential import Potential
@@ -24,7 +23,6 @@ MAX_EVALUATED = 2000
 def assess(
     potential: Potential,
     data: Dataset,
-    found: Statistics,
     training: TrainingConfig,
     output: Path,
     facts: report.RunFacts,
@@ -35,7 +33,6 @@ def assess(
     Args:
         potential: as fitted.
         data: training, validation and test sets.
-        found: statistics of the training data.
         training: section.
         output: directory of the run.
         facts: about the run, for the report.
@@ -44,7 +41,7 @@ def assess(
     Returns:
         The potential with its errors, and what was written.
     """
-    comparisons = _compare(potential, data, found, training.precision)
+    comparisons = _compare(potential, data, training.precision)
     errors = {name: inference.summarize(c, s) for name, (s, c) in comparisons.items()}
     if "posterior" in potential.variables:
         for name in ("valid", "test"):
@@ -63,9 +60,7 @@ def assess(
     return potential, report.write(output, comparisons, errors, card=card, facts=facts)
 
 
-def _compare(
-    potential: Potential, data: Dataset, found: Statistics, precision: str
-) -> dict[str, report.Compared]:
+def _compare(potential: Potential, data: Dataset, precision: str) -> dict[str, report.Compared]:
     """Labels against predictions for each of the three sets that is not empty."""
     sets: dict[str, list[Structure]] = {}
     for name in ("train", "valid", "test"):
@@ -75,7 +70,7 @@ def _compare(
     # All at once, so that they share compiled programs.
     every = [structure for structures in sets.values() for structure in structures]
     predictions = iter(inference.predict(potential, every, precision=precision))
-    references = found.source_reference_energies or None
+    references = inference.source_references(potential)
     compared = {}
     for name, structures in sets.items():
         own = list(itertools.islice(predictions, len(structures)))

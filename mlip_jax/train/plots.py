@@ -101,7 +101,7 @@ def by_group(errors: Mapping[str, Any], key: str, names: Sequence[str]) -> Figur
 
     Args:
         errors: of `inference.summarize`, by set.
-        key: `per_config_type` or `per_element`.
+        key: `per_config_type`, `per_source` or `per_element`.
         names: of properties.
     """
     groups = sorted({group for values in errors.values() for group in values[key]})

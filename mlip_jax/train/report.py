@@ -72,11 +72,13 @@ def write(
         images = _images(records, {name: pairs for name, (_, pairs) in compared.items()}, errors)
         for name, image in images.items():
             (output / f"{name}.png").write_bytes(image)
+    several = len({source for values in errors.values() for source in values["per_source"]}) > 1
     sections = [
         heading("Errors") + _error_table(errors),
         paragraph(NEEDS_MATPLOTLIB) if missing else "",
         *(figure(name, image) for name, image in images.items()),
         heading("Errors by configuration type") + _group_tables(errors, "per_config_type"),
+        *([heading("Errors by source") + _group_tables(errors, "per_source")] * several),
         heading("Errors by element") + _group_tables(errors, "per_element"),
         heading("Timing, memory and padding") + _facts_table(records, facts, card),
         heading("Card") + details(card),
@@ -96,7 +98,7 @@ def _images(records, sets, errors) -> dict[str, bytes]:
     for name in names:
         figures[f"parity_{name}"] = plots.parity(sets, name)
         figures[f"errors_{name}"] = plots.histogram(sets, name)
-    for key in ("config_type", "element"):
+    for key in ("config_type", "source", "element"):
         figures[f"errors_by_{key}"] = plots.by_group(errors, f"per_{key}", names)
     return {name: png(drawing) for name, drawing in figures.items() if drawing is not None}
 

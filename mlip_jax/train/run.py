@@ -23,21 +23,25 @@ from mlip_jax.data.shapes import SLOTS_PER_COMPILATION
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import uncertainty
-from mlip_jax.models.initial import initial_variables
-from mlip_jax.potential import Potential, Variables, predict_fn
-from mlip_jax.train import assess, checkpoint, log, loop, report, settings, variable_projection
+from mlip_jax.models.initial import cast_variables, initial_variables
+from mlip_jax.potential import Potential, Variables
+from mlip_jax.train import (
+    agreement,
+    assess,
+    checkpoint,
+    log,
+    loop,
+    report,
+    settings,
+    variable_projection,
+)
 from mlip_jax.train.engine import Task
-from mlip_jax.train.loss import PROPERTIES, LossConfig
 from mlip_jax.train.minimise import minimise
 from mlip_jax.train.optimizer import OptimizerConfig
 from mlip_jax.train.sections import Sections, parse, resolved, write_config, write_data
 from mlip_jax.train.settings import TrainingConfig
 
 __all__ = ["Sections", "fit", "parse", "resolved"]
-
-
-_DERIVED = ("energy", "forces", "stress")
-"""What every model predicts."""
 
 
 def fit(
@@ -85,7 +89,7 @@ def fit(
     )
     terminal.say(f"training ended ({outcome.stopped}); measuring errors")
     card = _card(data, found, complete, outcome, solved)
-    potential = Potential(task.model, outcome.variables, found.reference_energies, card)
+    potential = _potential(task.model, outcome.variables, found, card)
     if "posterior" in outcome.variables:
         unseen = data.valid if len(data.valid) else data.train
         potential = uncertainty.calibrate(
@@ -93,9 +97,7 @@ def fit(
         )
     storage.save(potential, output / "potential")
     facts = _facts(task, outcome, prepared)
-    potential, written = assess.assess(
-        potential, data, found, training, output, facts, task.train.room
-    )
+    potential, written = assess.assess(potential, data, training, output, facts, task.train.room)
     terminal.say(written)
     return potential
 
@@ -115,7 +117,14 @@ def untrained(sections: Sections, base: Path | None = None) -> Potential:
     """
     dtype = inference.require_precision(sections.training.precision)
     task, found = _prepare(sections, dataset.load(sections.data, base or Path.cwd()), dtype)
-    return Potential(task.model, task.variables, found.reference_energies)
+    return _potential(task.model, task.variables, found, {})
+
+
+def _potential(
+    model: nn.Module, variables: Variables, found: Statistics, card: dict[str, Any]
+) -> Potential:
+    of_heads = found.source_reference_energies if models.requirements(model).heads else {}
+    return Potential(model, variables, found.reference_energies, card, of_heads)
 
 
 def _check_output(output: Path, resume: bool) -> None:
@@ -134,6 +143,7 @@ def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, 
     needs = models.requirements(sections.model)
     lists = NeighborLists.of_model(data.train, needs)
     found = statistics.compute(data.train, needs.cutoff, sections.data.statistics, lists)
+    agreement.check_sources(sections, needs.heads, found)
     model = models.fill_from_statistics(sections.model, found)
     devices = settings.count_devices(training)
     passes = 2 if sections.optimizer is None else training.epochs
@@ -157,7 +167,7 @@ def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, 
         train=train,
         valid=_valid_source(data.valid, training, devices, found, dtype, needs, train.fields),
     )
-    _check_loss(sections.loss, task)
+    agreement.check_loss(sections.loss, task)
     return task, found
 
 
@@ -186,12 +196,7 @@ def _variables(
         batches = (several.batch(0, index) for index in range(several.num_batches()))
         graphs = (batch.graph for batch in (several.singles() if singly else batches))
         variables = calibrate(variables, graphs)
-
-    def cast(leaf):
-        leaf = np.asarray(leaf)
-        return leaf.astype(dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf
-
-    return jax.tree.map(cast, dict(variables))
+    return cast_variables(variables, dtype)
 
 
 def _valid_source(structures, training: TrainingConfig, devices, found, dtype, needs, fields):
@@ -204,36 +209,6 @@ def _valid_source(structures, training: TrainingConfig, devices, found, dtype, n
     config = BatchConfig(batch_size, devices, block=training.block, shuffle=False)
     lists = NeighborLists.of_model(structures, needs)
     return BatchSource(structures, lists, config, found.references, dtype, needs, fields)
-
-
-def _check_loss(config: LossConfig, task: Task) -> None:
-    """Refuses a loss of what the data do not have, or the model does not predict."""
-    graph = task.train.batch(0, 0).graph
-    if task.train.config.devices > 1:
-        graph = jax.tree.map(lambda leaf: leaf[0], graph)
-    shown = set(_DERIVED)
-    if any(getattr(config, name) is not None for name in set(PROPERTIES) - shown):
-        predicted = jax.eval_shape(predict_fn(task.model), task.variables, graph)
-        shown = {name for name in PROPERTIES if getattr(predicted, name) is not None}
-    if config.magmoms is None and getattr(task.model, "predict_magmoms", False):
-        raise UserError(
-            "loss.magmoms: null, while the model predicts magnetic moments, which nothing would "
-            "train. Give it a weight, or set the model's predict_magmoms: false."
-        )
-    for name in PROPERTIES:
-        if getattr(config, name) is None:
-            continue
-        if name not in task.train.fields:
-            raise UserError(
-                f"loss.{name}: no training structure has this label (they have "
-                f"{', '.join(task.train.fields) or 'none'}). Set loss.{name}: null, or check the "
-                "label keys of the data."
-            )
-        if name not in shown:
-            raise UserError(
-                f"loss.{name}: the model predicts no {name}. Set loss.{name}: null, or choose a "
-                "model that does."
-            )
 
 
 def _version() -> str:

@@ -146,6 +146,14 @@ def _listed(files: list[dict[str, Any]] | None) -> str:
 
 
 def _check_together(sections: Sections) -> None:
+    heads = getattr(sections.model, "heads", ())
+    if len(set(heads)) != len(heads) or "" in heads:
+        raise UserError(f"model: heads: got {list(heads)}; expected names, each of them once.")
+    if (heads or sections.data.source_weights) and not sections.data.statistics.per_source:
+        raise UserError(
+            "data.statistics.per_source: got false with heads of the model, or weights of sources; "
+            "levels of theory have energies of atoms of their own. Set it to true."
+        )
     if sections.optimizer is None:
         return
     if sections.optimizer.full_batch:

@@ -203,6 +203,15 @@ VARIANTS = {
             "repulsion": 0.7,
         }
     },
+    "mace_heads": {
+        "mace": {
+            **PRESETS["mace"],
+            "hidden_irreps": "2x0e",
+            "max_ell": 1,
+            "correlation": 1,
+            "heads": ["coarse", "fine"],
+        }
+    },
     "nequip_norm": {
         "nequip": {
             **PRESETS["nequip"],

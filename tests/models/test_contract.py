@@ -109,7 +109,9 @@ def batch(model: Case, *structures: Structure, skin=0.0, dtype=np.float64, block
     lists = [neighbor_list(s.positions, s.cell, s.pbc, CUTOFF + skin) for s in structures]
     bucket = Bucket(GRAPHS, ATOMS, NEIGHBORS, model.prefixes, block, K_RANGE)
     reverse = bool(getattr(model.module, "needs_reverse", False))
-    return collate(structures, lists, bucket, dtype=dtype, reverse=reverse)
+    heads = models.requirements(model.module).heads
+    structures = tuple(dataclasses.replace(s, source="fine") for s in structures)
+    return collate(structures, lists, bucket, dtype=dtype, reverse=reverse, heads=heads)
 
 
 @functools.cache
@@ -337,8 +339,15 @@ def test_supercells_batches_padding_blocks_and_jit_change_nothing(name):
     close(blocks.forces, both.forces)
 
     model = case(name)
-    reach = models.requirements(model.module).reciprocal_cutoff
-    exact = make_graph(small, CUTOFF, dtype=np.float64, reverse=True, reciprocal_cutoff=reach)
+    needs = models.requirements(model.module)
+    exact = make_graph(
+        dataclasses.replace(small, source="fine"),
+        CUTOFF,
+        dtype=np.float64,
+        reverse=True,
+        reciprocal_cutoff=needs.reciprocal_cutoff,
+        heads=needs.heads,
+    )
     exact = jax.tree.map(jnp.asarray, exact)
     close(model.module.apply(model.variables, exact).energies.sum(), both.energy[0])  # no jit
     alone = compiled(name)(model.variables, exact)

@@ -1,0 +1,61 @@
+"""Refusals of a loss, heads or weights that do not agree with the data or the model."""
+
+from collections.abc import Sequence
+
+import jax
+
+from mlip_jax.config import UserError
+from mlip_jax.data.statistics import Statistics
+from mlip_jax.potential import predict_fn
+from mlip_jax.train.engine import Task
+from mlip_jax.train.loss import PROPERTIES, LossConfig
+from mlip_jax.train.sections import Sections
+
+_DERIVED = ("energy", "forces", "stress")
+"""What every model predicts."""
+
+
+def check_sources(sections: Sections, heads: Sequence[str], found: Statistics) -> None:
+    """Refuses heads, and weights of sources, that no training structure belongs to."""
+    known = found.source_reference_energies
+    for where, names in (
+        ("model: heads", heads),
+        ("data.source_weights", sections.data.source_weights),
+    ):
+        for name in names:
+            if name not in known:
+                raise UserError(
+                    f"{where}: got {name!r}, of which there is no training structure; the sources "
+                    f"are {sorted(known)}. Correct the name, or the sources of the data (`source` "
+                    "of a file, `labels.source`)."
+                )
+
+
+def check_loss(config: LossConfig, task: Task) -> None:
+    """Refuses a loss of what the data do not have, or the model does not predict."""
+    graph = task.train.batch(0, 0).graph
+    if task.train.config.devices > 1:
+        graph = jax.tree.map(lambda leaf: leaf[0], graph)
+    shown = set(_DERIVED)
+    if any(getattr(config, name) is not None for name in set(PROPERTIES) - shown):
+        predicted = jax.eval_shape(predict_fn(task.model), task.variables, graph)
+        shown = {name for name in PROPERTIES if getattr(predicted, name) is not None}
+    if config.magmoms is None and getattr(task.model, "predict_magmoms", False):
+        raise UserError(
+            "loss.magmoms: null, while the model predicts magnetic moments, which nothing would "
+            "train. Give it a weight, or set the model's predict_magmoms: false."
+        )
+    for name in PROPERTIES:
+        if getattr(config, name) is None:
+            continue
+        if name not in task.train.fields:
+            raise UserError(
+                f"loss.{name}: no training structure has this label (they have "
+                f"{', '.join(task.train.fields) or 'none'}). Set loss.{name}: null, or check the "
+                "label keys of the data."
+            )
+        if name not in shown:
+            raise UserError(
+                f"loss.{name}: the model predicts no {name}. Set loss.{name}: null, or choose a "
+                "model that does."
+            )
