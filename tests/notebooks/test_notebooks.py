@@ -17,7 +17,7 @@ MAX_SECONDS, MAX_LINES = 600, 150
 
 
 def code(path):
-    """The cells of code of a notebook, in either form."""
+    """The cells of code of a notebook."""
     return [cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
 
 
@@ -62,12 +62,3 @@ def test_notebooks_are_short_and_know_the_small_size(path):
     lines = [line for cell in code(path) for line in cell.splitlines() if line.strip()]
     assert len(lines) <= MAX_LINES
     assert any("MLIP_JAX_SMALL" in cell for cell in code(path))
-
-
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
-)
-def test_an_executed_notebook_is_small_and_has_the_code_of_its_text(path):
-    assert path.stat().st_size < 300_000
-    assert code(path) == code(path.with_suffix(".py"))
-    assert str(ROOT) not in path.read_text(encoding="utf-8")
