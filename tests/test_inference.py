@@ -12,8 +12,9 @@ from mlip_jax.cli.use import with_labels
 from mlip_jax.config import UserError
 from mlip_jax.data import formats
 from mlip_jax.data.collate import make_graph
+from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.structure import StructureLabels
-from mlip_jax.inference import StructurePrediction
+from mlip_jax.inference import StructurePrediction, packing
 from mlip_jax.potential import Potential, predict_fn
 from tests.train import tiny
 
@@ -58,6 +59,48 @@ def test_small_batches_give_the_same(potential):
     assert seen[-1] == (9, 9)
     for a, b in zip(large, small, strict=True):
         np.testing.assert_allclose(a.forces, b.forces, atol=1e-6)  # float32
+
+
+def test_a_shape_that_is_compiled_serves_a_later_call(potential):
+    shapes = set()
+    inference.predict(potential, tiny.structures(9), shapes=shapes)
+    assert len(shapes) == 1
+    few = tiny.structures(2, seed=1)
+    padded = inference.predict(potential, few, shapes=shapes)
+    assert len(shapes) == 1
+    for a, b in zip(padded, inference.predict(potential, few), strict=True):
+        np.testing.assert_allclose(a.forces, b.forces, atol=1e-6)  # float32
+
+
+def test_a_shape_that_wastes_more_than_a_compilation_is_not_taken(monkeypatch):
+    monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", 0.0)
+    lists = NeighborLists(tiny.structures(2), tiny.CUTOFF, (2.6,), keep=True)
+    ((members, needed),) = packing.pack(lists, 256, set())
+    assert members == [0, 1]
+    for field in ("graphs", "atoms", "max_neighbors"):
+        larger = dataclasses.replace(needed, **{field: getattr(needed, field) + 1})
+        ((_, chosen),) = packing.pack(lists, 256, {larger})
+        assert chosen == (larger if field == "graphs" else needed)
+    smaller = dataclasses.replace(needed, prefixes=((2.6, needed.prefixes[0][1] - 1),))
+    monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", 1e9)
+    ((_, chosen),) = packing.pack(lists, 256, {smaller})
+    assert chosen == needed
+
+
+def test_what_cannot_be_predicted_is_named_and_the_rest_goes_on(potential):
+    items = tiny.structures(4)
+    items[1] = dataclasses.replace(
+        items[1], atomic_numbers=np.array([14, 8, 14]), name="with oxygen"
+    )
+    items[2] = dataclasses.replace(items[2], positions=np.zeros((4, 3)), name="in one place")
+    reasons = inference.refusals(potential, items)
+    assert sorted(reasons) == [1, 2]
+    assert "with oxygen" in reasons[1]
+    assert "in one place" in reasons[2]
+    for index in reasons:
+        with pytest.raises(UserError, match=items[index].name):
+            inference.predict(potential, items[index])
+    assert len(inference.predict(potential, [items[0], items[3]])) == 2
 
 
 def test_an_unknown_element_is_refused(potential):

@@ -15,6 +15,7 @@ from mlip_jax.inference.prediction import (
     predict,
     require_precision,
 )
+from mlip_jax.inference.refusals import refusals
 from mlip_jax.inference.uncertainty import Uncertainty, uncertainties
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "evaluate",
     "predict",
     "predict_and_compare",
+    "refusals",
     "require_precision",
     "source_references",
     "summarize",
