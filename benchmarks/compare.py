@@ -53,7 +53,7 @@ class Benchmark:
                 if (name, task) in self.chosen:
                     continue
                 if len(modes) > 1:
-                    calls = 1 if task == "md" else self.options.probe_calls
+                    calls = 1 if task in ("md", "screen") else self.options.probe_calls
                     times = probe(worker, task, modes, calls)
                     self.probes[f"{name} {task} ({case['name']})"] = times
                     self.chosen[name, task] = min(times, key=times.get)
@@ -65,7 +65,7 @@ class Benchmark:
         case, settings = self.make_case(name, self.options)
         settings["threads"] = self.options.threads
         self.results[name] = {"atoms": case["atoms"], "pairs": case["pairs"], "programs": {}}
-        tasks = ("train",) if name == "train" else ("evaluate", "md")
+        tasks = tuple(case.get("tasks", ("train",) if name == "train" else ("evaluate", "md")))
         with ExitStack() as stack:
             workers = {}
             cache = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-jax-")))
@@ -105,8 +105,9 @@ class Benchmark:
             records[program]["tasks"][task] = {
                 "mode": mode,
                 "first_s": records[program]["setup"]["seconds"] + first["seconds"],
+                "result": first["result"],
             }
-        calls = self.options.calls if task != "md" else 1
+        calls = self.options.calls if task not in ("md", "screen") else 1
         for program, samples in alternate(workers, task, self.options.rounds, calls).items():
             peak = workers[program].ask(do="run", task=task, calls=0)["peak_mib"]
             records[program]["tasks"][task] |= {"samples": samples, "peak_mib": peak}

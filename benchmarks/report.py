@@ -8,7 +8,12 @@ import statistics
 from pathlib import Path
 
 OURS = "mlip_jax"
-UNITS = {"evaluate": "ms per evaluation", "md": "ms per MD step", "train": "structures per second"}
+UNITS = {
+    "evaluate": "ms per evaluation",
+    "md": "ms per MD step",
+    "train": "structures per second of training",
+    "screen": "structures per second of a list of crystals",
+}
 BATCH = 8
 
 
@@ -37,7 +42,9 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 def summarise(task: str, samples: list[dict]) -> dict:
     """Median and quartiles of the wall time in the unit of the task, and the processor time [s]."""
     low, middle, high = quartiles([sample["wall"] for sample in samples])
-    scale = (lambda t: BATCH / t) if task == "train" else (lambda t: 1e3 * t)
+    # A step of training is a batch; the unit of work of a list is a structure.
+    structures = {"train": BATCH, "screen": 1}.get(task)
+    scale = (lambda t: structures / t) if structures else (lambda t: 1e3 * t)
     return {
         "median": scale(middle),
         "spread": sorted([scale(low), scale(high)]),

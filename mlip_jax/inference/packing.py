@@ -1,17 +1,18 @@
 """Which structures are computed together, and in which of few shapes.
 
 A shape costs a compilation, a padded slot some arithmetic. Structures are sorted into classes of
-like row lengths, as `data.planning` does for training, and a shape that is compiled already is
-taken again where a new one would not save what its compilation costs.
+like row lengths, and a shape that is compiled already is taken again where a new one would not save
+what its compilation costs. A model with prefixes (three-body terms, bond graphs) has a slot for
+each pair of a prefix, and these are most of its slots.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from mlip_jax.data.collate import Bucket
-from mlip_jax.data.lists import NeighborLists
-from mlip_jax.data.planning import BatchConfig, row_classes
+from mlip_jax.data.lists import NeighborLists, Sizes
 from mlip_jax.data.shapes import SLOTS_PER_COMPILATION, atom_ladder, row_ladder
 
 MAX_GRAPHS = 64
@@ -31,12 +32,9 @@ def pack(
         The indices of a batch's structures, and its shape.
     """
     sizes = lists.sizes
-    classes = row_classes(sizes, BatchConfig(shape_slots=SLOTS_PER_COMPILATION))
-    class_of = np.searchsorted(classes, sizes.max_neighbors)
-    for index, row in enumerate(classes):
-        every = np.flatnonzero(class_of == index)
+    for every, lengths in classes(sizes):
         batches = _fill(every, sizes.num_atoms, limit)
-        slots = (min(row_ladder(int(k)), row) for k in sizes.prefixes[every].max(axis=0))
+        row, *slots = lengths
         prefixes = tuple(zip(sizes.prefix_cutoffs, slots, strict=True))
         k_range = sizes.k_range(every)
         for members in batches:
@@ -48,6 +46,63 @@ def pack(
                 graphs, atom_ladder(limit if alike else atoms), row, prefixes, k_range=k_range
             )
             yield members, _compiled(needed, shapes, len(batches) if alike else 1)
+
+
+def classes(sizes: Sizes) -> list[tuple[np.ndarray, tuple[int, ...]]]:
+    """Structures that share a shape, and the lengths of its rows and prefixes.
+
+    Structures stand in the order of what an atom of theirs costs, slots of pairs and of triplets,
+    and are cut where that saves most (by dynamic programming): a class more has to save
+    `SLOTS_PER_COMPILATION`.
+    """
+    lengths = np.column_stack(
+        [
+            _rungs(sizes.max_neighbors, row_ladder),
+            *(_rungs(column, prefix_ladder) for column in sizes.prefixes.T),
+        ]
+    )
+    lengths[:, 1:] = np.minimum(lengths[:, 1:], lengths[:, :1])
+    kinds, kind_of = np.unique(lengths, axis=0, return_inverse=True)
+    order = np.argsort([_slots(kind) for kind in kinds], kind="stable")
+    kinds, place = kinds[order], np.argsort(order)[kind_of.ravel()]
+    atoms = np.bincount(place, weights=sizes.num_atoms, minlength=len(kinds))
+    cuts = _cut(kinds, atoms)
+    return [
+        (np.flatnonzero((place >= low) & (place < high)), tuple(map(int, kinds[low:high].max(0))))
+        for low, high in itertools.pairwise(cuts)
+    ]
+
+
+def prefix_ladder(length: int) -> int:
+    """Finer than that of rows, since triplets go with its square: multiples of four, then eight.
+
+    >>> [prefix_ladder(k) for k in (0, 5, 31, 33)]
+    [4, 8, 32, 40]
+    """
+    step = 4 if length <= 32 else 8
+    return max(4, -(-length // step) * step)
+
+
+def _cut(kinds: np.ndarray, atoms: np.ndarray) -> list[int]:
+    """Where to cut a sequence of kinds so that padding and compilations cost least together."""
+    best: list[tuple[float, list[int]]] = [(0.0, [0])]
+    for high in range(1, len(kinds) + 1):
+        ways = []
+        for low in range(high):
+            slots = atoms[low:high].sum() * _slots(kinds[low:high].max(axis=0))
+            ways.append((best[low][0] + slots + SLOTS_PER_COMPILATION, [*best[low][1], high]))
+        best.append(min(ways))
+    return best[-1][1]
+
+
+def _rungs(lengths: np.ndarray, ladder: Callable[[int], int]) -> np.ndarray:
+    return np.array([ladder(int(length)) for length in lengths], np.int64)
+
+
+def _slots(lengths: np.ndarray) -> float:
+    """Slots of an atom: of pairs and, with prefixes, of triplets."""
+    row, *prefixes = lengths.tolist()
+    return float(row + sum(k * k for k in prefixes))
 
 
 def _compiled(needed: Bucket, shapes: set[Bucket], batches: int) -> Bucket:
@@ -75,9 +130,8 @@ def _holds(shape: Bucket, needed: Bucket) -> bool:
     return all(room >= least for room, least in rooms)
 
 
-def _cost(shape: Bucket) -> int:
-    """Slots of pairs and, with prefixes, of triplets."""
-    return shape.atoms * (shape.max_neighbors + sum(k * k for _, k in shape.prefixes))
+def _cost(shape: Bucket) -> float:
+    return shape.atoms * _slots(np.array([shape.max_neighbors, *(k for _, k in shape.prefixes)]))
 
 
 def _fill(members: np.ndarray, num_atoms: np.ndarray, limit: int) -> list[list[int]]:
