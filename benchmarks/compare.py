@@ -88,7 +88,7 @@ class Benchmark:
                 self.measure(name, task, workers)
             for worker in workers.values():
                 worker.stop()
-            for task in tasks:
+            for task in () if self.options.no_warm else tasks:
                 self.measure_warm(task, cache, case, settings)
 
     def measure(self, name: str, task: str, workers: dict[str, Worker]) -> None:
@@ -180,6 +180,7 @@ def parser(description: str, programs: tuple[str, ...], cases: tuple[str, ...]):
         help="do not try the modes of a task (nequip's aotinductor compiles for many minutes)",
     )
     parser.add_argument("--md-steps", type=int, help="steps of an MD slice, all systems")
+    parser.add_argument("--no-warm", action="store_true", help="no second launches")
     parser.add_argument("--no-install", action="store_true", help="leave missing peers out")
     results = Path(__file__).parent / "results"
     parser.add_argument("--output", type=Path, default=results, help="folder of the results")

@@ -96,7 +96,7 @@ def summary(run: dict) -> list[dict]:
                         "program": program,
                         "mode": record["mode"],
                         "first_s": record["first_s"],
-                        "warm_s": record["warm_s"],
+                        "warm_s": record.get("warm_s"),
                         "peak_mib": record["peak_mib"],
                         "times_slower_than_ours": slower.get(program),
                         **summarise(task, record["samples"]),
@@ -143,7 +143,7 @@ def markdown(run: dict, rows: list[dict]) -> str:
                 f"{low:.3g} to {high:.3g}",
                 "" if ratio is None else f"{ratio:.2f}",
                 f"{row['first_s']:.1f}",
-                f"{row['warm_s']:.1f}",
+                "" if row["warm_s"] is None else f"{row['warm_s']:.1f}",
                 f"{row['peak_mib']:.0f}",
             )
             lines.append("| " + " | ".join(cells) + " |")
