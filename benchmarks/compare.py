@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from orchestrate import Surroundings, Worker, WorkerError, alternate, interpreter, probe
-from report import write
+from report import UNITS, write
 
 MakeCase = Callable[[str, argparse.Namespace], tuple[dict, dict]]
 
@@ -50,7 +50,7 @@ class Benchmark:
             for task, modes in worker.ask(do="setup", case=case, settings=settings)[
                 "modes"
             ].items():
-                if (name, task) in self.chosen:
+                if (name, task) in self.chosen or task not in self.options.tasks:
                     continue
                 if len(modes) > 1:
                     calls = 1 if task in ("md", "screen") else self.options.probe_calls
@@ -65,7 +65,8 @@ class Benchmark:
         case, settings = self.make_case(name, self.options)
         settings["threads"] = self.options.threads
         self.results[name] = {"atoms": case["atoms"], "pairs": case["pairs"], "programs": {}}
-        tasks = tuple(case.get("tasks", ("train",) if name == "train" else ("evaluate", "md")))
+        tasks = case.get("tasks", ("train",) if name == "train" else ("evaluate", "md"))
+        tasks = tuple(task for task in tasks if task in self.options.tasks)
         with ExitStack() as stack:
             workers = {}
             cache = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-jax-")))
@@ -166,6 +167,7 @@ def parser(description: str, programs: tuple[str, ...], cases: tuple[str, ...]):
     parser.add_argument("--venvs", **venvs, help="folder of the peers' environments")
     parser.add_argument("--programs", nargs="+", default=programs, choices=programs)
     parser.add_argument("--cases", nargs="+", default=cases, choices=cases)
+    parser.add_argument("--tasks", nargs="+", default=tuple(UNITS), choices=tuple(UNITS))
     parser.add_argument("--threads", type=int, default=1, help="cores for every program")
     parser.add_argument("--hugepages", action="store_true", help="huge pages for every program")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every program")

@@ -36,7 +36,7 @@ def measure(
 
     Energies in three ways: as they are; less their mean error (`shifted`, with the `shift`); and
     less a shift for each element (`by_element`), found from the other structures, by ridge
-    regression of the errors per atom on the composition and without the one at hand.
+    regression of the errors per atom, less the mean of all, on the composition.
     """
     compared = inference.compare(structures, predictions, potential)
     energy = compared["energy"]
