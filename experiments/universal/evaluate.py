@@ -118,9 +118,9 @@ def set_name(path: Path) -> str:
     return path.name.partition(".")[0]
 
 
-def count_programs(event: str, duration: float, **facts: Any) -> None:
+def count_programs(event: str, duration_secs: float, **facts: Any) -> None:
     """Notes a compiled program of a potential; small ones that move arrays do not count."""
-    if event == "/jax/core/compile/backend_compile_duration" and duration > 0.3:
+    if event == "/jax/core/compile/backend_compile_duration" and duration_secs > 0.3:
         programs.append(str(facts.get("fun_name")))
 
 
@@ -147,8 +147,14 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.models:
         targets = {chosen: folder / name / f"{chosen}.json" for chosen in options.sets}
         missing = {chosen: path for chosen, path in targets.items() if not path.exists()}
-        potential = catalogue.load(name) if missing else None
-        shapes: set[Bucket] = set()
+        if not missing:
+            continue
+        try:
+            potential, shapes = catalogue.load(name), set[Bucket]()
+        except UserError as error:
+            print(error, file=sys.stderr)
+            status = 1
+            continue
         for chosen, target in missing.items():
             path = options.data / f"{chosen}.extxyz.gz"
             try:
