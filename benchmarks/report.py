@@ -9,7 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 OURS = "mlip_jax"
-UNITS = {"evaluate": "ms per evaluation", "md": "ms per MD step", "train": "structures per second"}
+UNITS = {
+    "evaluate": "ms per evaluation",
+    "md": "ms per MD step",
+    "train": "structures per second of training",
+    "screen": "structures per second of a list of crystals",
+}
 BATCH = 8
 
 
@@ -38,7 +43,9 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 def summarise(task: str, samples: list[dict]) -> dict:
     """Median and quartiles of the wall time in the unit of the task, and the processor time [s]."""
     low, middle, high = quartiles([sample["wall"] for sample in samples])
-    scale = (lambda t: BATCH / t) if task == "train" else (lambda t: 1e3 * t)
+    # A step of training is a batch; the unit of work of a list is a structure.
+    structures = {"train": BATCH, "screen": 1}.get(task)
+    scale = (lambda t: structures / t) if structures else (lambda t: 1e3 * t)
     return {
         "median": scale(middle),
         "spread": sorted([scale(low), scale(high)]),
@@ -97,7 +104,7 @@ def summary(run: dict) -> list[dict]:
                         "program": program,
                         "mode": record["mode"],
                         "first_s": record["first_s"],
-                        "warm_s": record["warm_s"],
+                        "warm_s": record.get("warm_s"),
                         "peak_mib": record["peak_mib"],
                         "times_slower_than_ours": slower.get(program),
                         **summarise(task, record["samples"]),
@@ -149,7 +156,7 @@ def markdown(run: dict, rows: list[dict]) -> str:
                 f"{low:.3g} to {high:.3g}",
                 "" if ratio is None else f"{ratio:.2f}",
                 f"{row['first_s']:.1f}",
-                f"{row['warm_s']:.1f}",
+                "" if row["warm_s"] is None else f"{row['warm_s']:.1f}",
                 f"{row['peak_mib']:.0f}",
             )
             lines.append("| " + " | ".join(cells) + " |")

@@ -89,6 +89,12 @@ def count_pairs(structures: list[Atoms], cutoff: float) -> int:
     return sum(len(neighbor_list("i", atoms, cutoff)) for atoms in structures)
 
 
+def least_neighbors(atoms: Atoms, cutoff: float) -> int:
+    """Neighbours within `cutoff` Å of the atom that has fewest."""
+    first = neighbor_list("i", atoms, cutoff)
+    return int(np.bincount(first, minlength=len(atoms)).min())
+
+
 def species(structures: list[Atoms]) -> tuple[list[int], list[str]]:
     """Atomic numbers in ascending order, and their symbols."""
     numbers = sorted({int(z) for atoms in structures for z in atoms.numbers})

@@ -12,8 +12,9 @@ from mlip_jax.cli.use import with_labels
 from mlip_jax.config import UserError
 from mlip_jax.data import formats
 from mlip_jax.data.collate import make_graph
+from mlip_jax.data.lists import NeighborLists, Sizes
 from mlip_jax.data.structure import StructureLabels
-from mlip_jax.inference import StructurePrediction
+from mlip_jax.inference import StructurePrediction, packing
 from mlip_jax.potential import Potential, predict_fn
 from tests.train import tiny
 
@@ -58,6 +59,118 @@ def test_small_batches_give_the_same(potential):
     assert seen[-1] == (9, 9)
     for a, b in zip(large, small, strict=True):
         np.testing.assert_allclose(a.forces, b.forces, atol=1e-6)  # float32
+
+
+def test_a_shape_that_is_compiled_serves_a_later_call(potential):
+    shapes = set()
+    inference.predict(potential, tiny.structures(9), shapes=shapes)
+    assert len(shapes) == 1
+    few = tiny.structures(2, seed=1)
+    padded = inference.predict(potential, few, shapes=shapes)
+    assert len(shapes) == 1
+    for a, b in zip(padded, inference.predict(potential, few), strict=True):
+        np.testing.assert_allclose(a.forces, b.forces, atol=1e-6)  # float32
+
+
+def test_a_shape_that_wastes_more_than_a_compilation_is_not_taken(monkeypatch):
+    monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", 0.0)
+    lists = NeighborLists(tiny.structures(2), tiny.CUTOFF, (2.6,), keep=True)
+    ((members, needed),) = packing.pack(lists, 256, set())
+    assert members == [0, 1]
+    for field in ("graphs", "atoms", "max_neighbors"):
+        larger = dataclasses.replace(needed, **{field: getattr(needed, field) + 1})
+        ((_, chosen),) = packing.pack(lists, 256, {larger})
+        assert chosen == (larger if field == "graphs" else needed)
+    smaller = dataclasses.replace(needed, prefixes=((2.6, needed.prefixes[0][1] - 1),))
+    monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", 1e9)
+    ((_, chosen),) = packing.pack(lists, 256, {smaller})
+    assert chosen == needed
+
+
+@pytest.mark.parametrize(("price", "count"), [(0.0, 3), (1e9, 1)])
+def test_classes_hold_their_structures_and_cost_what_a_compilation_saves(monkeypatch, price, count):
+    monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", price)
+    rows, prefixes = np.array([8, 60, 8, 60]), np.array([[4], [12], [4], [30]])
+    atoms = np.array([100, 50, 20, 3])
+    sizes = Sizes(atoms, atoms * rows, rows, prefixes, (3.0,))
+    found = packing.classes(sizes)
+    assert len(found) == count
+    assert sorted(np.concatenate([members for members, _ in found]).tolist()) == [0, 1, 2, 3]
+    for members, (row, prefix) in found:
+        assert row >= rows[members].max()
+        assert row >= prefix >= prefixes[members].max()
+
+
+def test_triplets_decide_where_structures_are_parted(monkeypatch):
+    monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", 5000.0)
+    rows, prefixes = np.array([40, 48, 40, 48]), np.array([[4], [4], [24], [24]])
+    atoms = np.full(4, 10)
+    found = packing.classes(Sizes(atoms, atoms * rows, rows, prefixes, (3.0,)))
+    assert [members.tolist() for members, _ in found] == [[0, 1], [2, 3]]
+
+
+def test_what_cannot_be_predicted_is_named_and_the_rest_goes_on(potential):
+    items = tiny.structures(4)
+    items[1] = dataclasses.replace(
+        items[1], atomic_numbers=np.array([14, 8, 14]), name="with oxygen"
+    )
+    items[2] = dataclasses.replace(items[2], positions=np.zeros((4, 3)), name="in one place")
+    reasons = inference.refusals(potential, items)
+    assert sorted(reasons) == [1, 2]
+    assert "with oxygen" in reasons[1]
+    assert "in one place" in reasons[2]
+    for index in reasons:
+        with pytest.raises(UserError, match=items[index].name):
+            inference.predict(potential, items[index])
+    assert len(inference.predict(potential, [items[0], items[3]])) == 2
+
+
+def oxides():
+    """Structures of Si and O in three compositions, without labels, and a potential for them."""
+    items = [
+        dataclasses.replace(
+            item,
+            atomic_numbers=np.array([14, 8, 8, 14])[: item.num_atoms],
+            labels=StructureLabels(),
+        )
+        for item in tiny.structures(6)
+    ]
+    model = tiny.Tiny(species=(1, 8, 14))
+    variables = model.init(jax.random.key(1), make_graph(items[0], tiny.CUTOFF))
+    return items, Potential(model, variables, {1: -1.0, 8: -3.0, 14: -5.0})
+
+
+def test_reference_energies_move_by_what_the_labels_differ():
+    items, potential = oxides()
+    shifts = {14: 0.3, 8: -0.2}
+    predictions = inference.predict(potential, items, precision="float64")
+    labelled = [
+        dataclasses.replace(
+            item,
+            labels=StructureLabels(
+                energy=one.energy + sum(shifts[int(z)] for z in item.atomic_numbers)
+            ),
+        )
+        for item, one in zip(items, predictions, strict=True)
+    ]
+    refit = inference.refit_reference_energies(
+        potential, [*labelled, items[0]], precision="float64"
+    )
+    assert refit.reference_energies[1] == -1.0
+    # The fit has a ridge of 1e-10 of the largest eigenvalue.
+    assert refit.reference_energies[14] == pytest.approx(-4.7, abs=1e-7)
+    assert refit.reference_energies[8] == pytest.approx(-3.2, abs=1e-7)
+    assert refit.card["reference_energies"]["structures"] == 6
+    again = inference.predict(refit, items, precision="float64")
+    for label, before, after in zip(labelled, predictions, again, strict=True):
+        assert after.energy == pytest.approx(label.labels.energy, abs=1e-7)
+        np.testing.assert_array_equal(after.forces, before.forces)
+
+
+def test_reference_energies_need_an_energy():
+    items, potential = oxides()
+    with pytest.raises(UserError, match="none of 6 structures has an energy"):
+        inference.refit_reference_energies(potential, items)
 
 
 def test_an_unknown_element_is_refused(potential):

@@ -1,19 +1,42 @@
-"""matgl (PyTorch, PyG): its `TensorNet` with gated readout and its ASE calculator, eager."""
+"""matgl (PyTorch, PyG): its `TensorNet` or published potentials, its ASE calculator, eager."""
 
 from itertools import cycle
 
+import checkpoint
 import numpy as np
 import torch
 from matgl.apps.pes import Potential
 from matgl.ext.ase import Atoms2Graph, PESCalculator
-from matgl.models import TensorNet
+from matgl.models import M3GNet, TensorNet
 from protocol import Program, Task, serve, versions
 from structures import batches, to_atoms, velocity_verlet
 from torch_geometric.data import Batch
 
 
+def published(files: list[str]) -> Potential:
+    """A published potential, with stresses."""
+    config, arrays = checkpoint.read(files)
+    model_class = {"M3GNet": M3GNet, "TensorNet": TensorNet}[config["architecture"]]
+    arguments = {name: value for name, value in config["init_args"].items() if name != "dtype"}
+    model = model_class(**arguments | {"element_types": tuple(arguments["element_types"])})
+    weights = {
+        name.removeprefix("model."): torch.from_numpy(value)
+        for name, value in arrays.items()
+        if name.startswith("model.")
+    }
+    model.load_state_dict(weights)
+    return Potential(
+        model,
+        data_mean=config["data_mean"],
+        data_std=config["data_std"],
+        element_refs=np.asarray(config["element_refs"]),
+    )
+
+
 def make_potential(settings: dict, stresses: bool) -> Potential:
-    """The model with random parameters, for energies, forces and, if asked for, stresses."""
+    """The published potential, or one with random parameters, with stresses if asked for."""
+    if "files" in settings:
+        return published(settings["files"])
     torch.manual_seed(0)
     model = TensorNet(
         element_types=tuple(settings["species"]),
@@ -43,9 +66,10 @@ def inference(case: dict, settings: dict) -> Program:
     graph, lattice = make_graph(atoms, settings)
 
     def evaluate() -> Task:
-        def run() -> None:
+        def run() -> float:
             energy, forces, *_ = potential(graph, lattice)
-            energy.detach().numpy(), forces.detach().numpy()
+            forces.detach().numpy()
+            return float(energy.detach())
 
         return Task(run)
 
@@ -56,6 +80,35 @@ def inference(case: dict, settings: dict) -> Program:
 
     modes = {"evaluate": {"eager": evaluate}, "md": {"eager + ase": dynamics}}
     return Program(modes, describe(potential, graph.edge_index.shape[1]))
+
+
+def screening(case: dict, settings: dict) -> Program:
+    """A list of structures, one at a time or in batches."""
+    structures = [to_atoms(entry) for entry in case["structures"]]
+    potential = make_potential(settings, stresses=True).eval()
+    for parameter in potential.parameters():
+        parameter.requires_grad = False
+
+    def screen(size: int) -> Task:
+        def run() -> float:
+            total = 0.0
+            for start in range(0, len(structures), size):
+                members = [
+                    make_graph(atoms, settings) for atoms in structures[start : start + size]
+                ]
+                graphs, lattices = zip(*members, strict=True)
+                graph = Batch.from_data_list(list(graphs)) if size > 1 else graphs[0]
+                energy, forces, *_ = potential(graph, torch.cat(lattices))
+                forces.detach().numpy()
+                total += float(energy.detach().sum())
+            return total
+
+        return Task(run, units=len(structures))
+
+    edges = sum(make_graph(atoms, settings)[0].edge_index.shape[1] for atoms in structures)
+    sizes = {"one by one": 1, "batches of 4": 4, "batches of 16": 16}
+    modes = {mode: lambda size=size: screen(size) for mode, size in sizes.items()}
+    return Program({"screen": modes}, describe(potential, edges))
 
 
 def training(case: dict, settings: dict) -> Program:
@@ -111,7 +164,12 @@ def build(case: dict, settings: dict) -> Program:
     """Build the program that the case asks for."""
     torch.set_num_threads(settings["threads"])
     torch.set_default_dtype(torch.float32)
-    return training(case, settings) if "batch_size" in case else inference(case, settings)
+    if "files" in settings:
+        settings["species"] = checkpoint.read(settings["files"])[0]["init_args"]["element_types"]
+    if "batch_size" in case:
+        return training(case, settings)
+    make = screening if "screen" in case.get("tasks", ()) else inference
+    return make(case, settings)
 
 
 if __name__ == "__main__":

@@ -104,8 +104,16 @@ def inference(case: dict, settings: dict) -> Program:
     variables = potential.variables_in(np.float32)
     predict = predict_fn(model)
 
+    reference = float(potential.reference_energy(structure.atomic_numbers).sum())
+
     def prepare_graph(block: int) -> AtomicGraph:
-        return make_graph(structure, needs.cutoff, prefix_cutoffs=needs.prefix_cutoffs, block=block)
+        return make_graph(
+            structure,
+            needs.cutoff,
+            prefix_cutoffs=needs.prefix_cutoffs,
+            reverse=needs.reverse,
+            block=block,
+        )
 
     def evaluate(block: int) -> Task:
         blocked = jax.device_put(prepare_graph(block))
@@ -117,9 +125,11 @@ def inference(case: dict, settings: dict) -> Program:
 
         times = case.get("evaluations", 1)
 
-        def run() -> None:
+        def run() -> float:
+            energy = 0.0
             for _ in range(times):
-                jax.device_get(compute(variables, blocked))
+                energy = float(jax.device_get(compute(variables, blocked))[0][0])
+            return reference + energy
 
         return Task(run, units=times)
 
@@ -129,6 +139,26 @@ def inference(case: dict, settings: dict) -> Program:
         for task, make in tasks.items()
     }
     return Program(modes, describe(variables, int(np.sum(prepare_graph(0).edge_mask))))
+
+
+def screening(case: dict, settings: dict) -> Program:
+    """Energies, forces and stresses of a list of structures, neighbour lists included."""
+    from mlip_jax.inference import predict
+
+    structures = [to_structure(entry) for entry in case["structures"]]
+    potential = make_potential(settings, structures[0])
+    cutoff = requirements(potential.model).cutoff
+    lists = [neighbor_list(s.positions, s.cell, s.pbc, cutoff) for s in structures]
+
+    def screen() -> Task:
+        def run() -> float:
+            return sum(one.energy for one in predict(potential, structures))
+
+        return Task(run, units=len(structures))
+
+    edges = sum(len(pairs.neighbors) for pairs in lists)
+    described = describe(potential.variables_in(np.float32), edges)
+    return Program({"screen": {"predict": screen}}, described)
 
 
 def training(case: dict, settings: dict) -> Program:
@@ -194,7 +224,9 @@ def describe(variables, edges: int) -> dict:
 def build(case: dict, settings: dict) -> Program:
     """Build the program that the case asks for."""
     process.light_compiler()
-    make = training if "batch_size" in case else inference
+    if "batch_size" in case:
+        return training(case, settings)
+    make = screening if "screen" in case.get("tasks", ()) else inference
     return make(case, settings)
 
 

@@ -1,7 +1,11 @@
 """Nequix (JAX, equinox, e3nn-jax) without its GPU kernel: its calculator, its loss, ASE's MD."""
 
+import json
+import tempfile
 from itertools import cycle
+from pathlib import Path
 
+import checkpoint
 import equinox as eqx
 import jax
 import jraph
@@ -10,14 +14,28 @@ import optax
 from ase.calculators.calculator import Calculator
 from nequix.calculator import NequixCalculator
 from nequix.data import atomic_numbers_to_indices, dict_to_graphstuple, preprocess_graph
-from nequix.model import Nequix
+from nequix.model import Nequix, load_model
 from nequix.train import loss
 from protocol import Program, Task, serve, versions
 from structures import batches, to_atoms, velocity_verlet
 
 
+def published(files: list[str]) -> Nequix:
+    """A published model, by way of a file in the program's own format: JSON, then the arrays."""
+    config, arrays = checkpoint.read(files)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.nqx"
+        with path.open("wb") as file:
+            file.write(json.dumps(config).encode() + b"\n")
+            for name in config["parameter_shapes"]:
+                np.save(file, arrays[name])
+        return load_model(path, kernel=False)[0]
+
+
 def make_model(settings: dict) -> Nequix:
-    """The model with random parameters; its input is the one-hot species, not an embedding."""
+    """The published model, or one with random parameters; its input is the one-hot species."""
+    if "files" in settings:
+        return published(settings["files"])
     channels = settings["channels"]
     irreps = "+".join(f"{n}x{l}{'eo'[l % 2]}" for l, n in enumerate(channels))
     return Nequix(
@@ -38,8 +56,8 @@ def make_model(settings: dict) -> Nequix:
     )
 
 
-class RandomNequix(NequixCalculator):
-    """Nequix's calculator around a model that was not read from a file."""
+class GivenNequix(NequixCalculator):
+    """Nequix's calculator around a model that is there already."""
 
     def __init__(self, model: Nequix, indices: dict[int, int]) -> None:
         Calculator.__init__(self)
@@ -52,15 +70,15 @@ def inference(case: dict, settings: dict, indices: dict[int, int]) -> Program:
     """Evaluation and molecular dynamics of one structure."""
     atoms = to_atoms(case["structures"][0])
     model = make_model(settings)
-    calculator = RandomNequix(model, indices)
+    calculator = GivenNequix(model, indices)
     graph = dict_to_graphstuple(preprocess_graph(atoms, indices, model.cutoff, False))
     padded = calculator._pad_graph_jax(graph)
 
     def evaluate() -> Task:
         predict = eqx.filter_jit(model)
 
-        def run() -> None:
-            jax.device_get(predict(padded)[:2])
+        def run() -> float:
+            return float(jax.device_get(predict(padded)[:2])[0][0])
 
         return Task(run)
 
@@ -71,6 +89,42 @@ def inference(case: dict, settings: dict, indices: dict[int, int]) -> Program:
 
     modes = {"evaluate": {"jit": evaluate}, "md": {"jit + ase": dynamics}}
     return Program(modes, describe(model, graph.n_edge.sum()))
+
+
+def screening(case: dict, settings: dict, indices: dict[int, int]) -> Program:
+    """A list of structures in padded batches, as the program makes them for training.
+
+    Its calculator would compile anew for almost every structure.
+    """
+    structures = [to_atoms(entry) for entry in case["structures"]]
+    model = make_model(settings)
+
+    def make_graph(atoms) -> jraph.GraphsTuple:
+        return dict_to_graphstuple(preprocess_graph(atoms, indices, model.cutoff, False))
+
+    edges = [int(make_graph(atoms).n_edge.sum()) for atoms in structures]
+    largest = max(edges), max(map(len, structures))
+    usual = sum(edges) / len(edges), sum(map(len, structures)) / len(structures)
+
+    def screen(size: int) -> Task:
+        predict = eqx.filter_jit(model)
+        room_edges, room_atoms = (
+            64 * (int(max(large, size * mean)) // 64 + 2)
+            for large, mean in zip(largest, usual, strict=True)
+        )
+
+        def run() -> float:
+            total = 0.0
+            graphs = map(make_graph, structures)
+            for batch in jraph.dynamically_batch(graphs, room_atoms, room_edges, 2 * size + 1):
+                energies, _, _ = jax.device_get(predict(batch))
+                total += float(energies[np.asarray(jraph.get_graph_padding_mask(batch))].sum())
+            return total
+
+        return Task(run, units=len(structures))
+
+    modes = {f"batches of {size}": lambda size=size: screen(size) for size in (4, 16)}
+    return Program({"screen": modes}, describe(model, sum(edges)))
 
 
 def labelled(atoms, indices: dict[int, int], cutoff: float) -> jraph.GraphsTuple:
@@ -122,8 +176,13 @@ def describe(model: Nequix, edges: int) -> dict:
 
 def build(case: dict, settings: dict) -> Program:
     """Build the program that the case asks for."""
-    indices = atomic_numbers_to_indices(settings["atomic_numbers"])
-    make = training if "batch_size" in case else inference
+    numbers = settings["atomic_numbers"]
+    if "files" in settings:
+        numbers = checkpoint.read(settings["files"])[0]["atomic_numbers"]
+    indices = atomic_numbers_to_indices(numbers)
+    if "batch_size" in case:
+        return training(case, settings, indices)
+    make = screening if "screen" in case.get("tasks", ()) else inference
     return make(case, settings, indices)
 
 

@@ -1,7 +1,7 @@
 """The worker's side of the conversation: JSON lines in, JSON lines out, one program per process.
 
-A worker describes its program as tasks ("evaluate", "md", "train"), each of which can be run in one
-or more modes (say eager and compiled). The requests are
+A worker describes its program as tasks ("evaluate", "md", "train", "screen"), each of which can be
+run in one or more modes (say eager and compiled). The requests are
 
     {"do": "setup", "case": {...}, "settings": {...}}     build the model
     {"do": "first", "task": "evaluate", "mode": "eager"}  everything up to the first result
@@ -31,7 +31,8 @@ def _nothing() -> None:
 class Task:
     """Something to repeat: `reset` is not timed, `run` is, and one run is `units` units of work.
 
-    `facts` is what there is to know of it once it is prepared.
+    `facts` is what there is to know of it once it is prepared. What `run` returns goes into the
+    record: an energy [eV] that programs can be compared by, or nothing.
     """
 
     run: Callable[[], Any]
@@ -102,9 +103,13 @@ class _Session:
         start = time.perf_counter()
         task = self.program.modes[request["task"]][request["mode"]]()
         task.reset()
-        task.run()
+        result = task.run()
         self.tasks[request["task"]] = task
-        return {"seconds": time.perf_counter() - start, "facts": task.facts}
+        return {
+            "seconds": time.perf_counter() - start,
+            "facts": task.facts,
+            "result": result,
+        }
 
     def run(self, request: dict) -> dict:
         """Repeat a prepared task."""

@@ -15,6 +15,8 @@ from mlip_jax.inference.prediction import (
     predict,
     require_precision,
 )
+from mlip_jax.inference.references import refit_reference_energies
+from mlip_jax.inference.refusals import refusals
 from mlip_jax.inference.uncertainty import Uncertainty, uncertainties
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "evaluate",
     "predict",
     "predict_and_compare",
+    "refit_reference_energies",
+    "refusals",
     "require_precision",
     "source_references",
     "summarize",

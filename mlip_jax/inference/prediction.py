@@ -18,14 +18,12 @@ from mlip_jax import models
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket, collate
 from mlip_jax.data.lists import NeighborLists
-from mlip_jax.data.planning import BatchConfig, row_classes
-from mlip_jax.data.shapes import SLOTS_PER_COMPILATION, atom_ladder, row_ladder
 from mlip_jax.data.structure import Structure
+from mlip_jax.inference.packing import pack
 from mlip_jax.potential import Potential, Prediction, predict_fn
 
 _WINDOW = 512
 _BATCH_ATOMS = {"cpu": 256}
-_MAX_GRAPHS = 64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,6 +72,7 @@ def predict(
     *,
     precision: str = "float32",
     batch_atoms: int | None = None,
+    shapes: set[Bucket] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[StructurePrediction]:
     """Predicts energies, forces and stresses.
@@ -83,6 +82,8 @@ def predict(
         structures: one, or several, in memory or lazy; their order is kept.
         precision: `float32` or `float64` (which needs x64).
         batch_atoms: atoms that are computed at a time; a larger structure is a batch of its own.
+        shapes: of the programs that earlier calls with this potential have compiled, which grows
+            by those of this call: who calls several times compiles less with it.
         progress: called with the numbers of structures done and of all.
 
     Raises:
@@ -96,13 +97,14 @@ def predict(
     needs = models.requirements(potential.model)
     variables = jax.device_put(potential.variables_in(dtype))
     program = _program(potential.model)
+    shapes = set[Bucket]() if shapes is None else shapes
     results: list[Any] = [None] * len(structures)
     done = 0
     for start in range(0, len(structures), _WINDOW):
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
         lists = NeighborLists.of_model(window, needs, keep=True)
         references = [_references(potential, structure) for structure in window]
-        for members, bucket in _pack(lists, limit):
+        for members, bucket in pack(lists, limit, shapes):
             parts = [window[i] for i in members]
             graph = collate(
                 parts,
@@ -133,38 +135,6 @@ def _references(potential: Potential, structure: Structure) -> np.ndarray:
     """Reference energy [eV] of each atom."""
     head = structure.source if potential.head_energies else None
     return potential.reference_energy(structure.atomic_numbers, structure.name or "structure", head)
-
-
-def _pack(lists: NeighborLists, limit: int) -> Iterator[tuple[list[int], Bucket]]:
-    """Deals structures to batches of like row lengths, in few shapes."""
-    sizes = lists.sizes
-    classes = row_classes(sizes, BatchConfig(shape_slots=SLOTS_PER_COMPILATION))
-    class_of = np.searchsorted(classes, sizes.max_neighbors)
-    for index, row in enumerate(classes):
-        every = np.flatnonzero(class_of == index)
-        batches = _fill(every, sizes.num_atoms, limit)
-        slots = (min(row_ladder(int(k)), row) for k in sizes.prefixes[every].max(axis=0))
-        prefixes = tuple(zip(sizes.prefix_cutoffs, slots, strict=True))
-        k_range = sizes.k_range(every)
-        for members in batches:
-            atoms = int(sizes.num_atoms[members].sum())
-            # One shape for all batches, but for a single one or a structure that is too large.
-            atoms = atom_ladder(limit if len(batches) > 1 and atoms <= limit else atoms)
-            graphs = 1 if len(members) == 1 and len(batches) == 1 else _MAX_GRAPHS
-            yield members, Bucket(graphs, atoms, row, prefixes, k_range=k_range)
-
-
-def _fill(members: np.ndarray, num_atoms: np.ndarray, limit: int) -> list[list[int]]:
-    """Batches of at most so many atoms, the smallest structures first."""
-    batches: list[list[int]] = []
-    atoms = 0
-    for i in sorted(members.tolist(), key=lambda i: (num_atoms[i], i)):
-        atoms += int(num_atoms[i])
-        if not batches or atoms > limit or len(batches[-1]) == _MAX_GRAPHS:
-            batches.append([])
-            atoms = int(num_atoms[i])
-        batches[-1].append(i)
-    return batches
 
 
 def _run(program: Any, variables: Any, graph: Any, limit: int) -> Prediction:

@@ -1,0 +1,147 @@
+"""Which structures are computed together, and in which of few shapes.
+
+A shape costs a compilation, a padded slot some arithmetic. Structures are sorted into classes of
+like row lengths, and a shape that is compiled already is taken again where a new one would not save
+what its compilation costs. A model with prefixes (three-body terms, bond graphs) has a slot for
+each pair of a prefix, and these are most of its slots.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from mlip_jax.data.collate import Bucket
+from mlip_jax.data.lists import NeighborLists, Sizes
+from mlip_jax.data.shapes import SLOTS_PER_COMPILATION, atom_ladder, row_ladder
+
+MAX_GRAPHS = 64
+
+
+def pack(
+    lists: NeighborLists, limit: int, shapes: set[Bucket]
+) -> Iterator[tuple[list[int], Bucket]]:
+    """Deals structures to batches of like row lengths, in few shapes.
+
+    Args:
+        lists: of the structures.
+        limit: atoms of a batch; a larger structure is a batch of its own.
+        shapes: that are compiled already; those that are new are added.
+
+    Yields:
+        The indices of a batch's structures, and its shape.
+    """
+    sizes = lists.sizes
+    for every, lengths in classes(sizes):
+        batches = _fill(every, sizes.num_atoms, limit)
+        row, *slots = lengths
+        prefixes = tuple(zip(sizes.prefix_cutoffs, slots, strict=True))
+        k_range = sizes.k_range(every)
+        for members in batches:
+            atoms = int(sizes.num_atoms[members].sum())
+            # One shape for all batches, but for a single one or a structure that is too large.
+            alike = len(batches) > 1 and atoms <= limit
+            graphs = 1 if len(members) == 1 and len(batches) == 1 else MAX_GRAPHS
+            needed = Bucket(
+                graphs, atom_ladder(limit if alike else atoms), row, prefixes, k_range=k_range
+            )
+            yield members, _compiled(needed, shapes, len(batches) if alike else 1)
+
+
+def classes(sizes: Sizes) -> list[tuple[np.ndarray, tuple[int, ...]]]:
+    """Structures that share a shape, and the lengths of its rows and prefixes.
+
+    Structures stand in the order of what an atom of theirs costs, slots of pairs and of triplets,
+    and are cut where that saves most (by dynamic programming): a class more has to save
+    `SLOTS_PER_COMPILATION`.
+    """
+    lengths = np.column_stack(
+        [
+            _rungs(sizes.max_neighbors, row_ladder),
+            *(_rungs(column, prefix_ladder) for column in sizes.prefixes.T),
+        ]
+    )
+    lengths[:, 1:] = np.minimum(lengths[:, 1:], lengths[:, :1])
+    kinds, kind_of = np.unique(lengths, axis=0, return_inverse=True)
+    order = np.argsort([_slots(kind) for kind in kinds], kind="stable")
+    kinds, place = kinds[order], np.argsort(order)[kind_of.ravel()]
+    atoms = np.bincount(place, weights=sizes.num_atoms, minlength=len(kinds))
+    cuts = _cut(kinds, atoms)
+    return [
+        (np.flatnonzero((place >= low) & (place < high)), tuple(map(int, kinds[low:high].max(0))))
+        for low, high in itertools.pairwise(cuts)
+    ]
+
+
+def prefix_ladder(length: int) -> int:
+    """Finer than that of rows, since triplets go with its square: multiples of four, then eight.
+
+    >>> [prefix_ladder(k) for k in (0, 5, 31, 33)]
+    [4, 8, 32, 40]
+    """
+    step = 4 if length <= 32 else 8
+    return max(4, -(-length // step) * step)
+
+
+def _cut(kinds: np.ndarray, atoms: np.ndarray) -> list[int]:
+    """Where to cut a sequence of kinds so that padding and compilations cost least together."""
+    best: list[tuple[float, list[int]]] = [(0.0, [0])]
+    for high in range(1, len(kinds) + 1):
+        ways = []
+        for low in range(high):
+            slots = atoms[low:high].sum() * _slots(kinds[low:high].max(axis=0))
+            ways.append((best[low][0] + slots + SLOTS_PER_COMPILATION, [*best[low][1], high]))
+        best.append(min(ways))
+    return best[-1][1]
+
+
+def _rungs(lengths: np.ndarray, ladder: Callable[[int], int]) -> np.ndarray:
+    return np.array([ladder(int(length)) for length in lengths], np.int64)
+
+
+def _slots(lengths: np.ndarray) -> float:
+    """Slots of an atom: of pairs and, with prefixes, of triplets."""
+    row, *prefixes = lengths.tolist()
+    return float(row + sum(k * k for k in prefixes))
+
+
+def _compiled(needed: Bucket, shapes: set[Bucket], batches: int) -> Bucket:
+    """A shape that is there and holds what is needed, if it is cheaper than to compile another."""
+    serving = [shape for shape in shapes if _holds(shape, needed)]
+    best = min(serving, key=_cost, default=None)
+    if best is not None and batches * (_cost(best) - _cost(needed)) <= SLOTS_PER_COMPILATION:
+        return best
+    shapes.add(needed)
+    return needed
+
+
+def _holds(shape: Bucket, needed: Bucket) -> bool:
+    """Whether all that a shape is made for fits into another one."""
+    if (shape.block, shape.k_range) != (needed.block, needed.k_range):
+        return False
+    if tuple(c for c, _ in shape.prefixes) != tuple(c for c, _ in needed.prefixes):
+        return False
+    rooms = [
+        (shape.graphs, needed.graphs),
+        (shape.atoms, needed.atoms),
+        (shape.max_neighbors, needed.max_neighbors),
+        *((k, least) for (_, k), (_, least) in zip(shape.prefixes, needed.prefixes, strict=True)),
+    ]
+    return all(room >= least for room, least in rooms)
+
+
+def _cost(shape: Bucket) -> float:
+    return shape.atoms * _slots(np.array([shape.max_neighbors, *(k for _, k in shape.prefixes)]))
+
+
+def _fill(members: np.ndarray, num_atoms: np.ndarray, limit: int) -> list[list[int]]:
+    """Batches of at most so many atoms, the smallest structures first."""
+    batches: list[list[int]] = []
+    atoms = 0
+    for i in sorted(members.tolist(), key=lambda i: (num_atoms[i], i)):
+        atoms += int(num_atoms[i])
+        if not batches or atoms > limit or len(batches[-1]) == MAX_GRAPHS:
+            batches.append([])
+            atoms = int(num_atoms[i])
+        batches[-1].append(i)
+    return batches
