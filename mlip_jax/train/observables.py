@@ -1,8 +1,8 @@
 """The section `observables`: properties of crystals that a potential is fitted to beside labels.
 
-The loss is `weight * Σ w ((value - target) / tolerance)²`, over the targets of all systems. A system
-without `sampling` is at the minimum of its energy, atoms and cell: values are those at 0 K, and
-slopes are taken through the minimum (`simulate.implicit`). With `sampling` they are averages over
+The loss is `weight * Σ w ((value - target) / tolerance)²`, over the targets of all systems.
+A system without `sampling` is at the minimum of its energy, atoms and cell: values are those at 0 K,
+and slopes are taken through the minimum (`simulate.implicit`). With `sampling` they are averages over
 an ensemble, reweighted from one set of parameters to the next (`simulate.reweighting`).
 """
 
@@ -149,8 +149,8 @@ class ObservablesConfig:
     Attributes:
         systems: crystals by any name.
         weight: of all targets together, beside the loss of the labels.
-        interval: steps of training between two in which the loss and the gradient of the targets are
-            added to those of the batch; 1 for `lbfgs`.
+        interval: steps of training between two in which the loss and the gradient of the targets
+            are added to those of the batch; 1 for `lbfgs`.
     """
 
     systems: dict[str, SystemConfig]

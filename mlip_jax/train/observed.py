@@ -1,5 +1,6 @@
 """Observables while a potential is trained: samples, values, the loss and its gradient."""
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -256,3 +257,37 @@ def _read(name: str, config: SystemConfig, base: Path) -> Structure:
         )
     return structure
 
+
+def build(
+    config: ObservablesConfig | None, base: Path, potential: Potential, devices: int
+) -> Observables | None:
+    """The observables of a run, if the config has any.
+
+    Args:
+        config: the section.
+        base: directory of the config.
+        potential: what training begins with.
+        devices: of training.
+
+    Raises:
+        UserError: for several devices, and see `read_structures`.
+    """
+    if config is None:
+        return None
+    if devices > 1:
+        raise UserError("observables: are evaluated on one device. Set training.devices: 1.")
+    return Observables(config, read_structures(config, base), potential)
+
+
+def conclude(observables: Observables, variables: Any, output: Path) -> dict[str, Any]:
+    """Values of the fitted potential, of samples of their own; writes `observables.json`.
+
+    Raises:
+        UserError: where there are none.
+    """
+    constants = {name: tree for name, tree in variables.items() if name != "params"}
+    constants.pop("posterior", None)
+    found = observables.independent(variables["params"], constants).require()
+    record = observables.record(found)
+    (output / "observables.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return record

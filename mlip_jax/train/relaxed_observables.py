@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int

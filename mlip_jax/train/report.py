@@ -74,6 +74,7 @@ def write(
             (output / f"{name}.png").write_bytes(image)
     sections = [
         heading("Errors") + _error_table(errors),
+        _observables_table(card),
         paragraph(NEEDS_MATPLOTLIB) if missing else "",
         *(figure(name, image) for name, image in images.items()),
         heading("Errors by configuration type") + _group_tables(errors, "per_config_type"),
@@ -108,6 +109,18 @@ def _error_table(errors: Mapping[str, Any]) -> str:
         for p, e in values["total"].items()
     ]
     return table(("set", "property", "MAE", "RMSE", "largest", "unit", "labels"), rows)
+
+
+def _observables_table(card: Mapping[str, Any]) -> str:
+    """Observables beside their targets, where there are any."""
+    if "observables" not in card:
+        return ""
+    rows = [
+        (name, e["value"], e["target"], e["value"] - e["target"], e["tolerance"], e["unit"])
+        for name, e in card["observables"]["values"].items()
+    ]
+    columns = ("observable", "value", "target", "difference", "tolerance", "unit")
+    return heading("Observables") + table(columns, rows)
 
 
 def _group_tables(errors: Mapping[str, Any], key: str) -> str:

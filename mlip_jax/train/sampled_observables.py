@@ -19,7 +19,6 @@ from jaxtyping import Array, Float
 from mlip_jax import units
 from mlip_jax.data.structure import Structure
 from mlip_jax.graph import volumes
-from mlip_jax.neighbors import device
 from mlip_jax.potential import Potential
 from mlip_jax.properties.elastic import tensor_of_strain, to_voigt
 from mlip_jax.simulate import differentiable, reweighting
@@ -151,15 +150,13 @@ def _strains(size: float | None) -> Float[np.ndarray, "ensembles 6"]:
 
 
 def _strained(state: DynamicsState, strain: Float[np.ndarray, " 6"]) -> DynamicsState:
-    """The state in a strained cell; a list that no longer serves is built anew by the first step."""
+    """The state in a strained cell; the first step builds a new list where it has to."""
     growth = jnp.eye(3) + tensor_of_strain(jnp.asarray(strain))
     integrator = state.integrator.set(position=state.integrator.position @ growth)
     return dataclasses.replace(state, integrator=integrator, cell=state.cell @ growth)
 
 
-def _begin(
-    potential: Potential, structure: Structure, config: SamplingConfig, seed: int
-) -> Start:
+def _begin(potential: Potential, structure: Structure, config: SamplingConfig, seed: int) -> Start:
     return differentiable.begin(
         potential, structure, config.ensemble, config.timestep, seed=seed, precision="float64"
     )
