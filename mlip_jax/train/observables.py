@@ -1,9 +1,9 @@
 """The section `observables`: properties of crystals that a potential is fitted to beside labels.
 
-The loss is `weight * Σ w ((value - target) / tolerance)²`, over the targets of all systems.
-A system without `sampling` is at the minimum of its energy, atoms and cell: values are those at 0 K,
-and slopes are taken through the minimum (`simulate.implicit`). With `sampling` they are averages over
-an ensemble, reweighted from one set of parameters to the next (`simulate.reweighting`).
+The loss is `weight * Σ w ((value - target) / tolerance)²`, over the targets of all systems. A
+system without `sampling` is at the minimum of its energy, atoms and cell: values are those at 0 K,
+and slopes are taken through the minimum (`simulate.implicit`). With `sampling` they are averages
+over an ensemble, reweighted from one set of parameters to the next (`simulate.reweighting`).
 """
 
 import dataclasses

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +60,20 @@ class Found(NamedTuple):
         return self
 
 
+class Linearised(NamedTuple):
+    """Observables near some parameters: their loss there is the sum of the squared residuals.
+
+    Attributes:
+        found: values there.
+        residuals: r, a target each.
+        slopes: dr/dθ, a tree like the parameters for each.
+    """
+
+    found: Found
+    residuals: Float[np.ndarray, " targets"]
+    slopes: list[Any]
+
+
 class _System:
     """One system, its compiled programs, and the sample of the parameters `anchor`."""
 
@@ -77,16 +92,25 @@ class _System:
             )
             values = self.sampler.values
 
-        def objective(params: Any, constants: Any, sample: Any) -> tuple[Array, Values]:
+        def residuals(params: Any, constants: Any, sample: Any) -> tuple[Array, Values]:
             found = values({"params": params, **constants}, sample)
             terms = [
-                target.weight * ((found.named[name] - target.value) / target.tolerance) ** 2
+                np.sqrt(target.weight) * (found.named[name] - target.value) / target.tolerance
                 for name, target in config.targets.items()
             ]
-            return jnp.sum(jnp.stack(terms)), found
+            return jnp.stack(terms), found
+
+        def rows(params: Any, constants: Any, sample: Any):
+            terms, found = residuals(params, constants, sample)
+            return terms, (terms, found)
+
+        def objective(params: Any, constants: Any, sample: Any) -> tuple[Array, Values]:
+            terms, found = residuals(params, constants, sample)
+            return jnp.sum(terms**2), found
 
         self.value = jax.jit(objective)
         self.slope = jax.jit(jax.value_and_grad(objective, has_aux=True))
+        self.rows = jax.jit(jax.jacrev(rows, has_aux=True))
 
     def draw(self, params: Any, constants: Any, seed: int | None = None) -> Any:
         """A sample of the ensembles, from the seed of the config or another."""
@@ -132,6 +156,28 @@ class Observables:
     def evaluate(self, params: Any, constants: Any) -> Found:
         """Loss and gradient; samples of which too little still counts are drawn anew."""
         return self._gather([self._renewed(s, params, constants) for s in self._systems])
+
+    def linearised(self, params: Any, constants: Any) -> Linearised:
+        """Residuals and their slopes; samples of which too little still counts are drawn anew.
+
+        Raises:
+            UserError: for a system without values.
+        """
+        parts, residuals, rows = [], [], []
+        scale = float(np.sqrt(self.config.weight))
+        for system in self._systems:
+            fresh = system.sampler is not None and system.sample is None
+            if fresh:
+                self._draw(system, params, constants)
+            slopes, (terms, values) = system.rows(params, constants, system.sample)
+            if not fresh and system.stale(values):
+                self._draw(system, params, constants)
+                slopes, (terms, values) = system.rows(params, constants, system.sample)
+            parts.append((jnp.sum(terms**2), values, None, None))
+            residuals.append(scale * np.asarray(terms))
+            rows += [jax.tree.map(partial(_row, scale, i), slopes) for i in range(len(terms))]
+        found = self._gather(parts).require()
+        return Linearised(found, np.concatenate(residuals), rows)
 
     def measure(self, params: Any, constants: Any) -> Found:
         """Values without slopes, of the samples that there are."""
@@ -219,6 +265,10 @@ class Observables:
                 slope = jax.tree.map(lambda leaf: self.config.weight * leaf, slope)
                 gradient = slope if gradient is None else jax.tree.map(jnp.add, gradient, slope)
         return Found(total, gradient if fault is None else None, named, sizes, fault)
+
+
+def _row(scale: float, index: int, leaf: Array) -> Array:
+    return scale * leaf[index]
 
 
 def read_structures(config: ObservablesConfig, base: Path) -> dict[str, Structure]:

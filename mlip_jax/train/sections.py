@@ -154,10 +154,10 @@ def _listed(files: list[dict[str, Any]] | None) -> str:
 def _check_together(sections: Sections) -> None:
     if sections.observables is not None:
         _check_observables(sections, sections.observables)
-    if sections.solver is not None and sections.training.start is not None:
+    if None not in (sections.solver, sections.training.start) and sections.observables is None:
         raise UserError(
-            "training.start: got a potential together with solver, which begins with parameters of "
-            "its own. Remove one of the two."
+            "training.start: got a potential together with solver, which does not depend on where "
+            "it begins. Remove one of the two."
         )
     if sections.optimizer is None:
         return
@@ -172,19 +172,25 @@ def _check_together(sections: Sections) -> None:
 
 
 def _check_observables(sections: Sections, observables: ObservablesConfig) -> None:
-    if sections.solver is not None:
+    solver = sections.solver
+    if solver is not None and (
+        solver.name != "ridge"
+        or solver.posterior
+        or solver.nonlinear_iterations
+        or sections.optimizer is not None
+    ):
         raise UserError(
-            "observables: got them together with solver, which knows squares of labels only. Fit "
-            " with solver first, then go on from its potential with training.start and an "
-            "optimizer, such as lbfgs."
+            "observables: go with a solver whose penalty is given and that searches nothing else. "
+            "Set solver.name: ridge, solver.posterior: false and solver.nonlinear_iterations: 0; "
+            "leave optimizer out."
         )
     if sections.training.precision != "float64":
         raise UserError(
             "observables: got training.precision: float32; expected float64, which derivatives of "
             "minima and small differences of energies want."
         )
-    assert sections.optimizer is not None
-    if sections.optimizer.full_batch and observables.interval != 1:
+    optimizer = sections.optimizer
+    if optimizer is not None and optimizer.full_batch and observables.interval != 1:
         raise UserError(
             f"observables.interval: got {observables.interval} with lbfgs, whose loss has to stay "
             "the same; expected 1."
