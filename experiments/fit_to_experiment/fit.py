@@ -49,9 +49,8 @@ def write_data(output: Path, stride: int = 1) -> None:
         formats.write(output / directory / "diamond.extxyz", [diamond(LATTICE)])
         for part in ("train", "test"):
             chosen = [s for s in read(part) if s.config_type.startswith(FAMILIES)][::stride]
-            formats.write(
-                output / directory / f"{part}.extxyz", [scaled(s, factor) for s in chosen]
-            )
+            path = output / directory / f"{part}.extxyz"
+            formats.write(path, [scaled(structure, factor) for structure in chosen])
 
 
 def read(part: str) -> list[Structure]:
@@ -75,7 +74,7 @@ def scaled(structure: Structure, factor: float) -> Structure:
 
 
 def fit(output: Path, data: str, name: str, extra: str | None = None) -> Potential:
-    """A fit of `labels.yaml`; with `extra`, of the observables in that file too, from `wrong` on."""
+    """A fit of `labels.yaml`; with `extra`, of the observables in it, too, from `wrong` on."""
     mapping: dict[str, Any] = configs.load_yaml(HERE / "labels.yaml")
     if extra is not None:
         mapping |= configs.load_yaml(HERE / extra)
@@ -84,7 +83,7 @@ def fit(output: Path, data: str, name: str, extra: str | None = None) -> Potenti
 
 
 def measure(output: Path, potential: Potential) -> dict[str, float]:
-    """Errors on the labels (RMSE), and the relaxed crystal by functions of `mlip-jax properties`."""
+    """Errors on the labels (RMSE), and the relaxed crystal of a potential."""
     row: dict[str, float] = {}
     for part in ("train", "test"):
         structures = formats.read(output / "labels" / f"{part}.extxyz")
