@@ -6,6 +6,7 @@ that does not lower the loss is halved: J. Nocedal & S. J. Wright, "Numerical Op
 section 10.3.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -58,7 +59,8 @@ def search(
     solution = None
     for index in range(MAX_STEPS):
         _say(terminal, index, here)
-        solution = solver.solve(_with_observables(task, rows, here, free), config, free)
+        both = _with_observables(task, rows, here, free)
+        solution = solver.solve(both, _same_penalty(config, rows, both, free), free)
         new = _step(here, solution.coefficients - here.coefficients, measure)
         if new is None or here.loss - new.loss <= CONVERGED * here.loss:
             here = here if new is None else new
@@ -107,6 +109,14 @@ def _with_observables(task: Task, rows: Rows, here: _Place, free: int) -> Rows:
     both.add(slopes, slopes @ here.coefficients - here.near.residuals)
     both.count = rows.count + len(slopes)
     return both
+
+
+def _same_penalty(config: SolverConfig, rows: Rows, both: Rows, free: int) -> SolverConfig:
+    """The config whose penalty, relative to the larger problem, is that of the labels alone."""
+    labels, all_rows = (
+        float(np.linalg.norm(problem.triangle()[free:, free:-1], 2)) for problem in (rows, both)
+    )
+    return dataclasses.replace(config, alpha=config.alpha * (labels / all_rows) ** 2)
 
 
 def _with_free(rows: Rows, values: np.ndarray, free: int) -> np.ndarray:
