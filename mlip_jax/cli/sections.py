@@ -30,6 +30,7 @@ TRAIN = {
     "optimizer": "mlip_jax.train.optimizer:OptimizerConfig",
     "solver": "mlip_jax.train.solver:SolverConfig",
     "training": "mlip_jax.train.settings:TrainingConfig",
+    "observables": "mlip_jax.train.observables:ObservablesConfig",
 }
 MD = {
     "structure": "mlip_jax.cli.sections:StructureConfig",

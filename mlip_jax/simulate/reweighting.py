@@ -71,23 +71,42 @@ def average(weights: Float[Array, " frames"], observables: Any) -> Any:
     return jax.tree.map(lambda a: jnp.tensordot(weights, a, axes=1), observables)
 
 
-def energies_fn(start: Start) -> Callable[[Any, Frames], Float[Array, " frames"]]:
-    """Makes `(variables, frames) -> energies` [eV]; NaN where the list of a frame overflows.
+class FrameResults(NamedTuple):
+    """What a potential says of frames; NaN where the list of a frame overflows.
 
-    Memory is that of one frame: energies are computed again in the backward pass.
+    Attributes:
+        energies: eV, without reference energies.
+        virials: -dE/dε, eV.
+    """
+
+    energies: Float[Array, " frames"]
+    virials: Float[Array, "frames 3 3"]
+
+
+def results_fn(start: Start) -> Callable[[Any, Frames], FrameResults]:
+    """Makes `(variables, frames) -> FrameResults`, in whatever cells the frames are.
+
+    Memory is that of one frame: all is computed again in the backward pass.
     """
     system, neighbors = start.system, start.state.neighbors
 
-    def one(variables, frame: Frames) -> Array:
+    def one(variables, frame: Frames) -> FrameResults:
         listed = device.update(neighbors, frame.positions, frame.cell)
         graph, listed = active.to_graph(system.template, listed, frame.positions, frame.cell)
-        energy = system.predict(variables, graph).energy[0]
-        return spoiled(energy, device.flags(listed) != 0)
+        prediction = system.predict(variables, graph)
+        results = FrameResults(prediction.energy[0], prediction.virial[0])
+        return spoiled(results, device.flags(listed) != 0)
 
-    def energies(variables: Any, frames: Frames) -> Array:
+    def results(variables: Any, frames: Frames) -> FrameResults:
         return jax.lax.map(jax.checkpoint(lambda frame: one(variables, frame)), frames)
 
-    return energies
+    return results
+
+
+def energies_fn(start: Start) -> Callable[[Any, Frames], Float[Array, " frames"]]:
+    """Makes `(variables, frames) -> energies` [eV], see `results_fn`."""
+    results = results_fn(start)
+    return lambda variables, frames: results(variables, frames).energies
 
 
 def sample_fn(

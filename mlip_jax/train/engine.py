@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
@@ -19,6 +20,7 @@ from mlip_jax.train import full_batch, gauss_newton, memory, stream
 from mlip_jax.train import optimizer as optimizers
 from mlip_jax.train import step as steps
 from mlip_jax.train.loss import LossConfig, Sums
+from mlip_jax.train.observed import Added, Observables
 from mlip_jax.train.optimizer import Optimizer, OptimizerConfig
 from mlip_jax.train.settings import TrainingConfig
 from mlip_jax.train.step import Programs, StepReport, TrainState
@@ -36,6 +38,7 @@ class Task(NamedTuple):
         structures: of the training data, to save those of a batch that fails.
         train: their batches; `devices` of its config is the number of devices.
         valid: batches of the validation data, where there are any.
+        observables: what is fitted beside the labels, if anything.
     """
 
     model: nn.Module
@@ -46,6 +49,7 @@ class Task(NamedTuple):
     structures: Sequence[Structure]
     train: BatchSource
     valid: BatchSource | None
+    observables: Observables | None = None
 
 
 class Engine(NamedTuple):
@@ -131,11 +135,16 @@ def place(engine: Engine, state: TrainState) -> TrainState:
 
 
 def take_step(
-    engine: Engine, state: TrainState, batch: Batch, weights: Any
+    engine: Engine, state: TrainState, batch: Batch, weights: Any, index: int
 ) -> tuple[TrainState, StepReport]:
-    """One step; the old state is consumed."""
-    program = engine.step.get(state, engine.constants, batch, weights, shape_of=batch)
-    return program(state, engine.constants, batch, weights)
+    """One step, that of an index; the old state is consumed.
+
+    Raises:
+        UserError: for observables that have no values.
+    """
+    arguments = (state, engine.constants, batch, weights, _added(engine, state, index))
+    program = engine.step.get(*arguments, shape_of=(batch, arguments[-1]))
+    return program(*arguments)
 
 
 def iterate_fn(engine: Engine) -> Callable[[TrainState], full_batch.Iteration]:
@@ -149,8 +158,12 @@ def iterate_fn(engine: Engine) -> Callable[[TrainState], full_batch.Iteration]:
         engine.final_weights,
         engine.mesh,
     )
+    observables = engine.task.observables
+    if observables is not None:
+        evaluate = full_batch.with_observables(evaluate, observables, engine.constants)
+    changing = observables is not None and observables.sampled
     update = jax.jit(engine.optimizer.transformation.update)
-    return lambda state: full_batch.iterate(update, state, evaluate)
+    return lambda state: full_batch.iterate(update, state, evaluate, changing=changing)
 
 
 def validate(engine: Engine, state: TrainState) -> Sums:
@@ -183,14 +196,27 @@ def check_memory(engine: Engine, state: TrainState) -> int:
     """
     batch = steps.put_batch(_largest_batch(engine.task.train), engine.mesh)
     weights = engine.final_weights
-    first = state.params if engine.task.optimizer.full_batch else state
-    program = engine.step.get(first, engine.constants, batch, weights, shape_of=batch)
+    if engine.task.optimizer.full_batch:
+        arguments = (state.params, engine.constants, batch, weights)
+        program = engine.step.get(*arguments, shape_of=batch)
+    else:
+        arguments = (state, engine.constants, batch, weights, None)
+        program = engine.step.get(*arguments, shape_of=(batch, None))
     device = engine.mesh.devices.flat[0]
     sharing = engine.mesh.size if device.platform == "cpu" else 1
     needed = memory.required_bytes(program)
     available = memory.available_bytes(device)
     memory.check(needed, available, engine.task.training.batch_size, sharing)
     return needed
+
+
+def _added(engine: Engine, state: TrainState, index: int) -> Added | None:
+    """What observables add to a step; nothing in most steps, where they have an interval."""
+    observables = engine.task.observables
+    if observables is None or index % observables.config.interval:
+        return None
+    found = observables.evaluate(state.params, engine.constants).require()
+    return Added(jnp.asarray(found.loss), found.gradient)
 
 
 def _whitening(task: Task) -> np.ndarray | None:

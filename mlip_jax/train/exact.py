@@ -11,7 +11,7 @@ from mlip_jax.data.batching import Batch
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.elements import SYMBOLS
 from mlip_jax.models import linear_terms
-from mlip_jax.train import active_set, design, log, solver
+from mlip_jax.train import active_set, design, exact_observables, log, solver
 from mlip_jax.train.checkpoint import Position
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loop import Outcome
@@ -21,7 +21,7 @@ from mlip_jax.train.solver import Solution, SolverConfig
 def train(
     task: Task, config: SolverConfig, found: Statistics, terminal: log.Terminal
 ) -> tuple[Outcome, Statistics, dict[str, Any]]:
-    """Minimises the loss over all training data at once.
+    """Minimises the loss over all training data at once, and that of observables with it.
 
     Where reference energies were fitted and not taken from isolated atoms, they are parameters of
     the problem, too.
@@ -49,7 +49,10 @@ def train(
     for batch in batches(task):
         part = make(task.variables, batch)
         rows.add(np.concatenate([part.composition, part.matrix], axis=1), part.target)
-    solution = solver.solve(rows, config, free=len(free))
+    if task.observables is None:
+        solution = solver.solve(rows, config, free=len(free))
+    else:
+        solution = exact_observables.search(task, rows, config, len(free), terminal)
     shifts = dict(zip(free, solution.coefficients.tolist(), strict=False))
     values = solution.coefficients[len(free) :]
     variables = linear_terms.with_parameters(task.model, task.variables, values)

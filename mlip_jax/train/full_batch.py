@@ -22,6 +22,7 @@ from mlip_jax.train import loss as losses
 from mlip_jax.train import step as steps
 from mlip_jax.train import stream
 from mlip_jax.train.loss import LossConfig, Sums, WeightSchedule
+from mlip_jax.train.observed import Observables
 from mlip_jax.train.optimizer import Optimizer, OptimizerConfig
 from mlip_jax.train.settings import TrainingConfig
 from mlip_jax.train.step import TrainState
@@ -133,8 +134,29 @@ def evaluate_fn(
     return evaluate
 
 
+def with_observables(evaluate: Evaluate, observables: Observables, constants: Any) -> Evaluate:
+    """Adds the loss of observables and its gradient; where they have no values, a loss of NaN.
+
+    Such a place is too far for the search along a direction.
+    """
+
+    def both(params: Any) -> Evaluation:
+        found = observables.evaluate(params, constants)
+        here = evaluate(params)
+        if found.fault is not None:
+            return here._replace(loss=math.nan)
+        slope = jax.tree.map(jnp.add, here.gradient, found.gradient)
+        return Evaluation(here.loss + found.loss, slope, here.sums)
+
+    return both
+
+
 def iterate(
-    update: Callable[..., tuple[Any, Any]], state: TrainState, evaluate: Evaluate
+    update: Callable[..., tuple[Any, Any]],
+    state: TrainState,
+    evaluate: Evaluate,
+    *,
+    changing: bool = False,
 ) -> Iteration:
     """One iteration: a direction, and a step along it.
 
@@ -142,10 +164,12 @@ def iterate(
         update: of the optimiser's transformation, compiled.
         state: where to begin.
         evaluate: loss and gradient of all data.
+        changing: whether the loss is another one from time to time, as where samples are drawn
+            anew: it is then evaluated at the beginning, too.
     """
     own: FullBatchState = state.opt_state
     old = Evaluation(float(own.loss), own.gradient, Sums.zeros())
-    if not math.isfinite(old.loss):
+    if changing or not math.isfinite(old.loss):
         old = evaluate(state.params)
     direction, history = update(old.gradient, own.history, state.params)
     if not _dot(old.gradient, direction) < 0.0:

@@ -80,6 +80,8 @@ class TensorBoard:
         for group in ("train", "valid"):
             for name, value in (record.get(group) or {}).items():
                 self._writer.add_scalar(f"{name}/{group}", value, record["step"])
+        for name, entry in (record.get("observables") or {"values": {}})["values"].items():
+            self._writer.add_scalar(f"observables/{name}", entry["value"], record["step"])
         self._writer.add_scalar("learning_rate", record["learning_rate"], record["step"])
 
     def close(self) -> None:

@@ -113,7 +113,9 @@ def _train_epoch(ready: Engine, run: Run, sinks: Sinks, request: StopRequest) ->
     batches = stream.one_ahead(batches, lambda batch: steps.put_batch(batch, ready.mesh))
     reports = collections.deque()
     for index, batch in enumerate(batches, first):
-        run.state, report = engine.take_step(ready, run.state, batch, weights)
+        run.state, report = engine.take_step(
+            ready, run.state, batch, weights, epoch * task.train.num_batches() + index
+        )
         reports.append(report)
         sinks.terminal.step()
         if len(reports) > LAG:
@@ -186,7 +188,11 @@ def _close_epoch(ready: Engine, run: Run, sinks: Sinks, whole: bool) -> None:
     if done % config.valid_interval == 0 or final:
         if task.valid is not None:
             record["valid"] = loss.metrics(engine.validate(ready, run.state), ready.final_weights)
-        record["best"] = _compare(ready, run, record["valid"] or record["train"], done)
+        compared = dict(record["valid"] or record["train"])
+        if task.observables is not None:
+            record["observables"] = session.observe(ready, run.state)
+            compared["loss"] += record["observables"]["loss"]
+        record["best"] = _compare(ready, run, compared, done)
     if whole:
         run.position = dataclasses.replace(run.position, sums=None, stopped=_verdict(ready, run))
     run.sums = Sums.zeros()

@@ -75,6 +75,7 @@ def write(
     several = len({source for values in errors.values() for source in values["per_source"]}) > 1
     sections = [
         heading("Errors") + _error_table(errors),
+        _observables_table(card),
         paragraph(NEEDS_MATPLOTLIB) if missing else "",
         *(figure(name, image) for name, image in images.items()),
         heading("Errors by configuration type") + _group_tables(errors, "per_config_type"),
@@ -110,6 +111,18 @@ def _error_table(errors: Mapping[str, Any]) -> str:
         for p, e in values["total"].items()
     ]
     return table(("set", "property", "MAE", "RMSE", "largest", "unit", "labels"), rows)
+
+
+def _observables_table(card: Mapping[str, Any]) -> str:
+    """Observables beside their targets, where there are any."""
+    if "observables" not in card:
+        return ""
+    rows = [
+        (name, e["value"], e["target"], e["value"] - e["target"], e["tolerance"], e["unit"])
+        for name, e in card["observables"]["values"].items()
+    ]
+    columns = ("observable", "value", "target", "difference", "tolerance", "unit")
+    return heading("Observables") + table(columns, rows)
 
 
 def _group_tables(errors: Mapping[str, Any], key: str) -> str:

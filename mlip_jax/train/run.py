@@ -4,11 +4,9 @@ import dataclasses
 import importlib.metadata
 import platform
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
@@ -21,9 +19,7 @@ from mlip_jax.data.dataset import Dataset
 from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.shapes import SLOTS_PER_COMPILATION
 from mlip_jax.data.statistics import Statistics
-from mlip_jax.data.structure import Structure
 from mlip_jax.inference import uncertainty
-from mlip_jax.models.initial import cast_variables, initial_variables
 from mlip_jax.potential import Potential, Variables
 from mlip_jax.train import (
     agreement,
@@ -31,8 +27,10 @@ from mlip_jax.train import (
     checkpoint,
     log,
     loop,
+    observed,
     report,
     settings,
+    start,
     variable_projection,
 )
 from mlip_jax.train.engine import Task
@@ -78,7 +76,7 @@ def fit(
     terminal = log.Terminal(training.epochs, progress)
     terminal.say(f"run {output}: reading data")
     data = dataset.load(sections.data, base or Path.cwd())
-    task, found = _prepare(sections, data, dtype)
+    task, found = _prepare(sections, data, dtype, base or Path.cwd())
     complete = dataclasses.replace(sections, model=task.model)
     write_data(data.card["files"], output, resume)
     write_config(resolved(complete), output, resume)
@@ -89,6 +87,8 @@ def fit(
     )
     terminal.say(f"training ended ({outcome.stopped}); measuring errors")
     card = _card(data, found, complete, outcome, solved)
+    if task.observables is not None:
+        card["observables"] = observed.conclude(task.observables, outcome.variables, output)
     potential = _potential(task.model, outcome.variables, found, card)
     if "posterior" in outcome.variables:
         unseen = data.valid if len(data.valid) else data.train
@@ -116,7 +116,8 @@ def untrained(sections: Sections, base: Path | None = None) -> Potential:
         UserError: for faults of config or data.
     """
     dtype = inference.require_precision(sections.training.precision)
-    task, found = _prepare(sections, dataset.load(sections.data, base or Path.cwd()), dtype)
+    base = base or Path.cwd()
+    task, found = _prepare(sections, dataset.load(sections.data, base), dtype, base)
     return _potential(task.model, task.variables, found, {})
 
 
@@ -137,7 +138,9 @@ def _check_output(output: Path, resume: bool) -> None:
         )
 
 
-def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, Statistics]:
+def _prepare(
+    sections: Sections, data: Dataset, dtype: np.dtype, base: Path
+) -> tuple[Task, Statistics]:
     """Statistics, the complete model with its first variables, and the batches."""
     training = sections.training
     needs = models.requirements(sections.model)
@@ -145,6 +148,10 @@ def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, 
     found = statistics.compute(data.train, needs.cutoff, sections.data.statistics, lists)
     agreement.check_sources(sections, needs.heads, found)
     model = models.fill_from_statistics(sections.model, found)
+    variables = None
+    if training.start is not None:
+        model, variables = start.of_potential(training.start, base, sections.model, dtype)
+        needs = models.requirements(model)
     devices = settings.count_devices(training)
     passes = 2 if sections.optimizer is None else training.epochs
     batches = BatchConfig(
@@ -155,48 +162,29 @@ def _prepare(sections: Sections, data: Dataset, dtype: np.dtype) -> tuple[Task, 
         seed=training.seed,
     )
     train = BatchSource(data.train, lists, batches, found.references, dtype, needs)
+    if variables is None:
+        single = sections.solver is not None
+        variables = start.first_variables(
+            model, data.train, lists, found, dtype, training.seed, single
+        )
     task = Task(
         model=model,
-        variables=_variables(
-            model, data.train, lists, found, dtype, training.seed, sections.solver is not None
-        ),
+        variables=variables,
         loss=sections.loss,
         optimizer=sections.optimizer or OptimizerConfig(),
         training=training,
         structures=data.train,
         train=train,
         valid=_valid_source(data.valid, training, devices, found, dtype, needs, train.fields),
+        observables=observed.build(
+            sections.observables,
+            base,
+            _potential(model, variables, found, {}),
+            devices,
+        ),
     )
     agreement.check_loss(sections.loss, task)
     return task, found
-
-
-def _variables(
-    model: nn.Module,
-    structures: Sequence[Structure],
-    lists: NeighborLists,
-    found: Statistics,
-    dtype: np.dtype,
-    seed: int,
-    singly: bool,
-) -> Variables:
-    """The variables before training, calibrated on the data where the model asks for it.
-
-    A solver takes structures `singly`; calibration then does, too, with the same programs.
-    """
-    needs = models.requirements(model)
-    config = BatchConfig(batch_size=1, shuffle=False)
-    single = BatchSource(structures, lists, config, found.references, dtype, needs)
-    variables = initial_variables(model, seed, single.batch(0, 0).graph)
-    calibrate = getattr(model, "calibrate", None)
-    if calibrate is not None:
-        size = min(32, len(structures))
-        config = BatchConfig(size, shape_slots=SLOTS_PER_COMPILATION, shuffle=False)
-        several = BatchSource(structures, lists, config, found.references, dtype, needs)
-        batches = (several.batch(0, index) for index in range(several.num_batches()))
-        graphs = (batch.graph for batch in (several.singles() if singly else batches))
-        variables = calibrate(variables, graphs)
-    return cast_variables(variables, dtype)
 
 
 def _valid_source(structures, training: TrainingConfig, devices, found, dtype, needs, fields):

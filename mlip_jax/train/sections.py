@@ -15,11 +15,12 @@ from mlip_jax.data.dataset import DataConfig
 from mlip_jax.train import full_batch, settings
 from mlip_jax.train import optimizer as optimizers
 from mlip_jax.train.loss import LossConfig
+from mlip_jax.train.observables import ObservablesConfig
 from mlip_jax.train.optimizer import OptimizerConfig
 from mlip_jax.train.settings import TrainingConfig
 from mlip_jax.train.solver import SolverConfig
 
-SECTIONS = ("data", "model", "loss", "optimizer", "solver", "training")
+SECTIONS = ("data", "model", "loss", "optimizer", "solver", "training", "observables")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class Sections:
         solver: how where the model is linear in parameters. With both, the solver begins and ends,
             and between the optimiser trains all parameters, those that are not linear too.
         training: how long.
+        observables: what is fitted beside the labels.
     """
 
     data: DataConfig
@@ -42,6 +44,7 @@ class Sections:
     optimizer: OptimizerConfig | None = None
     solver: SolverConfig | None = None
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    observables: ObservablesConfig | None = None
 
     def __post_init__(self):
         if self.optimizer is None and self.solver is None:
@@ -71,6 +74,9 @@ def parse(mapping: Mapping[str, Any]) -> Sections:
         if mapping.get("solver") is None
         else configs.parse(SolverConfig, mapping["solver"], "solver"),
         training=configs.parse(TrainingConfig, mapping.get("training"), "training"),
+        observables=None
+        if mapping.get("observables") is None
+        else configs.parse(ObservablesConfig, mapping["observables"], "observables"),
     )
     _check_together(sections)
     return sections
@@ -153,6 +159,12 @@ def _check_together(sections: Sections) -> None:
         raise UserError(
             "data.statistics.per_source: got false with heads of the model, or weights of sources; "
             "levels of theory have energies of atoms of their own. Set it to true."
+    if sections.observables is not None:
+        _check_observables(sections, sections.observables)
+    if None not in (sections.solver, sections.training.start) and sections.observables is None:
+        raise UserError(
+            "training.start: got a potential together with solver, which does not depend on where "
+            "it begins. Remove one of the two."
         )
     if sections.optimizer is None:
         return
@@ -163,6 +175,32 @@ def _check_together(sections: Sections) -> None:
         raise UserError(
             f"training.ema: got {decay} with {name}, which averages its own steps; expected one "
             "average. Set training.ema: null."
+        )
+
+
+def _check_observables(sections: Sections, observables: ObservablesConfig) -> None:
+    solver = sections.solver
+    if solver is not None and (
+        solver.name != "ridge"
+        or solver.posterior
+        or solver.nonlinear_iterations
+        or sections.optimizer is not None
+    ):
+        raise UserError(
+            "observables: go with a solver whose penalty is given and that searches nothing else. "
+            "Set solver.name: ridge, solver.posterior: false and solver.nonlinear_iterations: 0; "
+            "leave optimizer out."
+        )
+    if sections.training.precision != "float64":
+        raise UserError(
+            "observables: got training.precision: float32; expected float64, which derivatives of "
+            "minima and small differences of energies want."
+        )
+    optimizer = sections.optimizer
+    if optimizer is not None and optimizer.full_batch and observables.interval != 1:
+        raise UserError(
+            f"observables.interval: got {observables.interval} with lbfgs, whose loss has to stay "
+            "the same; expected 1."
         )
 
 

@@ -63,6 +63,7 @@ def begin(ready: Engine, found: Path | None) -> Run:
         position = checkpoint.load_position(found)
         state = checkpoint.load_tree(found, "state", state)
         best = checkpoint.load_tree(found, "best", best)
+        restore_samples(ready, found, state.params)
     sums = Sums.zeros() if position.sums is None else Sums(*map(np.array, position.sums))
     now = time.perf_counter()
     return Run(engine.place(ready, state), best, position, sums, clock=now, saved=now)
@@ -100,5 +101,27 @@ def save(ready: Engine, run: Run, sinks: Sinks) -> None:
         compile_seconds=run.position.compile_seconds + compiling(ready),
     )
     trees = {"state": run.state, "best": run.best, "constants": ready.constants}
+    if ready.task.observables is not None:
+        trees["anchors"] = ready.task.observables.anchors(run.state.params)
     checkpoint.save(sinks.checkpoints, position, trees)
     run.saved = time.perf_counter()
+
+
+def restore_samples(ready: Engine, found: Path, params: Any) -> None:
+    """Draws the samples of observables as they were when a checkpoint was written."""
+    observables = ready.task.observables
+    if observables is not None and observables.sampled:
+        anchors = checkpoint.load_tree(found, "anchors", observables.anchors(params))
+        observables.restore(anchors, ready.constants)
+
+
+def observe(ready: Engine, state: TrainState) -> dict[str, Any]:
+    """Observables of the parameters that would be saved, for the metrics.
+
+    Raises:
+        UserError: where they have no values.
+    """
+    observables = ready.task.observables
+    assert observables is not None
+    params = steps.eval_params(ready.optimizer, state)
+    return observables.record(observables.measure(params, ready.constants).require())

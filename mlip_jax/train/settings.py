@@ -42,6 +42,8 @@ class TrainingConfig:
         workers: threads that build batches ahead.
         tensorboard: whether to write TensorBoard files, too.
         report: whether to write `report.html` and plots at the end.
+        start: directory of a potential whose parameters training begins with, beside the config or
+            in the working directory; its model has to be the one of the config.
     """
 
     name: Annotated[str, Field(min_length=1)] = "run"
@@ -63,6 +65,7 @@ class TrainingConfig:
     workers: Annotated[int, Field(ge=0)] = 1
     tensorboard: bool = False
     report: bool = True
+    start: str | None = None
 
     def __post_init__(self):
         if self.monitor not in MONITORS:

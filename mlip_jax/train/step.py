@@ -20,6 +20,7 @@ from mlip_jax.graph import pytree
 from mlip_jax.potential import PredictFn
 from mlip_jax.train import loss as losses
 from mlip_jax.train.loss import LossConfig, Sums
+from mlip_jax.train.observed import Added
 from mlip_jax.train.optimizer import Optimizer
 
 AXIS = "devices"
@@ -52,7 +53,7 @@ class StepReport(NamedTuple):
     sums: Sums
 
 
-StepFn = Callable[[TrainState, Any, Batch, Array], tuple[TrainState, StepReport]]
+StepFn = Callable[[TrainState, Any, Batch, Array, Added | None], tuple[TrainState, StepReport]]
 GradientFn = Callable[[Any, Any, Batch, Array], tuple[tuple[Array, Sums], Any]]
 EvaluateFn = Callable[[Any, Any, Batch], Sums]
 
@@ -78,7 +79,9 @@ def eval_params(optimizer: Optimizer, state: TrainState) -> Any:
 def step_fn(
     predict: PredictFn, config: LossConfig, optimizer: Optimizer, ema: float | None, mesh: Mesh
 ) -> StepFn:
-    """Makes `(state, constants, batch, weights) -> (state, report)`.
+    """Makes `(state, constants, batch, weights, added) -> (state, report)`.
+
+    `added` is what observables add to the loss and its gradient, or `None`.
 
     Args:
         predict: of the model.
@@ -90,11 +93,16 @@ def step_fn(
     """
     gradient = _gradient(predict, config, mesh)
 
-    def step(state: TrainState, constants: Any, batch: Batch, weights: Array):
+    def step(
+        state: TrainState, constants: Any, batch: Batch, weights: Array, added: Added | None = None
+    ):
         batch = _own_part(batch, mesh)
         counts = _psum(losses.label_counts(batch), mesh)
         factors = weights / jnp.maximum(counts, 1)
         (value, sums), slope = gradient(state.params, constants, batch, factors)
+        if added is not None:
+            value = value + added.loss.astype(value.dtype)
+            slope = jax.tree.map(jnp.add, slope, added.gradient)
         updates, opt_state = optimizer.transformation.update(
             slope, state.opt_state, state.params, value=value
         )
@@ -106,7 +114,7 @@ def step_fn(
         report = StepReport(value, _norm(slope), sums)
         return TrainState(params, opt_state, average, state.plateau, state.step + 1), report
 
-    return _over_devices(step, mesh, batch_argument=2, arguments=4)
+    return _over_devices(step, mesh, batch_argument=2, arguments=5)
 
 
 def gradient_fn(predict: PredictFn, config: LossConfig, mesh: Mesh) -> GradientFn:

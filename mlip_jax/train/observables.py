@@ -1,0 +1,162 @@
+"""The section `observables`: properties of crystals that a potential is fitted to beside labels.
+
+The loss is `weight * Σ w ((value - target) / tolerance)²`, over the targets of all systems. A
+system without `sampling` is at the minimum of its energy, atoms and cell: values are those at 0 K,
+and slopes are taken through the minimum (`simulate.implicit`). With `sampling` they are averages
+over an ensemble, reweighted from one set of parameters to the next (`simulate.reweighting`).
+"""
+
+import dataclasses
+from typing import Annotated
+
+from pydantic import Field
+
+from mlip_jax import config as configs
+from mlip_jax.config import UserError
+from mlip_jax.simulate.settings import BarostatConfig, EnsembleConfig
+
+Positive = Annotated[float, Field(gt=0)]
+
+UNITS = {
+    "lattice_constant": "Å",
+    "density": "g/cm^3",
+    "pressure": "GPa",
+    "C11": "GPa",
+    "C12": "GPa",
+    "C44": "GPa",
+}
+"""What can be observed, and in which unit."""
+
+ELASTIC = ("C11", "C12", "C44")
+_OF_CELL = ("lattice_constant", "density")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a value should be.
+
+    Attributes:
+        value: in the unit of the observable: Å, g/cm^3 or GPa.
+        tolerance: in the same unit; a deviation of this size adds `weight` to the loss.
+        weight: of this target.
+    """
+
+    value: float
+    tolerance: Positive
+    weight: Annotated[float, Field(ge=0)] = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """How the ensemble of a system is sampled: Langevin dynamics.
+
+    Every sample begins at the structure, with the same random numbers. What is minimised is then a
+    fixed function of the parameters, as far as reweighting is exact, and its statistical error is
+    the same throughout; the values of the report are from a sample with others.
+
+    Attributes:
+        temperature: K.
+        pressure: GPa, with which the volume fluctuates; in the cell of the file where null.
+        timestep: fs.
+        discard: steps before the first frame.
+        steps: of a sample.
+        interval: steps between frames; a divisor of `steps`.
+        friction: 1/fs.
+        smallest: a new sample is drawn where the effective number of frames is below this part of
+            their number.
+        strain: of the ensembles whose mean stresses give elastic constants.
+        seed: of momenta and random forces.
+    """
+
+    temperature: Positive
+    pressure: float | None = None
+    timestep: Positive = 2.0
+    discard: Annotated[int, Field(ge=0)] = 500
+    steps: Annotated[int, Field(ge=1)] = 2000
+    interval: Annotated[int, Field(ge=1)] = 40
+    friction: Positive = 0.02
+    smallest: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    strain: Annotated[float, Field(gt=0, le=0.05)] = 0.01
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def __post_init__(self):
+        if self.steps % self.interval or self.steps == self.interval:
+            raise UserError(
+                f"got {self.steps} steps with a frame every {self.interval}; expected a multiple, "
+                "of two frames at least. Change steps or interval."
+            )
+
+    @property
+    def ensemble(self) -> EnsembleConfig:
+        """The ensemble."""
+        barostat = None if self.pressure is None else BarostatConfig(pressure=self.pressure)
+        return EnsembleConfig(
+            "langevin", self.temperature, friction=self.friction, barostat=barostat
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemConfig:
+    """A crystal, and what it is known for.
+
+    Attributes:
+        structure: file, beside the config or in the working directory.
+        targets: by name: `lattice_constant` (length of the first cell vector of the file),
+            `density`, `pressure`, and of cubic crystals `C11`, `C12` and `C44` with relaxed atoms.
+        index: frame of the file.
+        supercell: copies along each cell vector.
+        sampling: of an ensemble; null: at the minimum of the energy. At constant pressure the
+            lattice constant and the density are known, in a fixed cell the pressure and the elastic
+            constants.
+    """
+
+    structure: str
+    targets: dict[str, Target]
+    index: int = -1
+    supercell: tuple[int, int, int] = (1, 1, 1)
+    sampling: SamplingConfig | None = None
+
+    def __post_init__(self):
+        if not self.targets:
+            raise UserError(f"targets: got none; expected some of {', '.join(UNITS)}.")
+        for name in self.targets:
+            if name not in UNITS:
+                raise configs.unknown_name("targets", "observable", name, UNITS)
+        if min(self.supercell) < 1:
+            raise UserError(f"supercell: got {list(self.supercell)}; expected numbers ≥ 1.")
+        foreign = sorted(set(self.targets) - set(self._known()[0]))
+        if foreign:
+            known, kind, advice = self._known()
+            raise UserError(
+                f"targets: got {', '.join(foreign)} {kind}, where only {', '.join(known)} have a "
+                f"meaning. {advice}"
+            )
+
+    def _known(self) -> tuple[tuple[str, ...], str, str]:
+        if self.sampling is None:
+            advice = "Give a sampling for the pressure, or leave it out."
+            return (*_OF_CELL, *ELASTIC), "at the minimum of the energy", advice
+        if self.sampling.pressure is None:
+            advice = "Set sampling.pressure in a system of its own."
+            return ("pressure", *ELASTIC), "in a fixed cell", advice
+        return _OF_CELL, "at constant pressure", "Put them into a system without sampling.pressure."
+
+
+@dataclasses.dataclass(frozen=True)
+class ObservablesConfig:
+    """The section `observables`.
+
+    Attributes:
+        systems: crystals by any name.
+        weight: of all targets together, beside the loss of the labels.
+        interval: steps of training between two in which the loss and the gradient of the targets
+            are added to those of the batch; 1 for `lbfgs`.
+    """
+
+    systems: dict[str, SystemConfig]
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    interval: Annotated[int, Field(ge=1)] = 1
+
+    def __post_init__(self):
+        if not self.systems:
+            raise UserError("systems: got none; expected one at least. Or remove the section.")
