@@ -14,8 +14,8 @@ from mlip_jax import heads
 from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import require_precision
+from mlip_jax.inference.graph_series import GraphSeries
 from mlip_jax.interop import catalogue
-from mlip_jax.interop.graph_series import GraphSeries
 from mlip_jax.potential import Potential, Prediction, predict_fn
 
 Source = Potential | str | os.PathLike

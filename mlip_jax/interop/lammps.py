@@ -19,7 +19,7 @@ from mlip_jax import elements, models
 from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import require_precision
-from mlip_jax.interop.graph_series import GraphSeries
+from mlip_jax.inference.graph_series import GraphSeries
 from mlip_jax.models import Requirements
 from mlip_jax.potential import Potential, atom_virials_fn
 

@@ -17,7 +17,6 @@ depends on vectors to neighbours only, images are not needed:
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
@@ -29,10 +28,10 @@ from jaxtyping import Array, Float, Int
 
 from mlip_jax import elements, models, units
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import Bucket, collate, exact_bucket
-from mlip_jax.data.structure import Structure, require_inputs
+from mlip_jax.data.structure import Structure
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors
 from mlip_jax.inference import require_precision
+from mlip_jax.inference.graph_series import GraphSeries
 from mlip_jax.neighbors.host import neighbor_list
 from mlip_jax.potential import EnergyFn, Potential
 
@@ -163,42 +162,20 @@ def heat_fluxes(
     make = pair_heat_flux_fn if needs.hops == 1 else heat_flux_fn
     program = jax.jit(make(potential.model))
     variables = jax.tree.map(jnp.asarray, potential.variables_in(dtype))
-    room = Bucket(1, 0, 0, block=block)
+    series = GraphSeries(potential, dtype, skin=0.0, block=block, changing=True)
     for structure, moments in zip(structures, momenta, strict=True):
-        potential.check_species(structure.atomic_numbers, structure.name or "structure")
-        require_inputs(structure, needs.inputs)
         masses = np.asarray(elements.MASSES)[structure.atomic_numbers]
         whole, sources = structure, np.arange(structure.num_atoms)
         if needs.hops > 1:
             whole, sources, _ = unfold(structure, needs.hops * needs.cutoff)
-        pairs = neighbor_list(whole.positions, whole.cell, whole.pbc, needs.cutoff)
-        room = _with_room(room, exact_bucket([pairs], needs.prefix_cutoffs, block))
-        graph: Any = collate([whole], [pairs], room, dtype=dtype, reverse=needs.reverse)
-        graph = dataclasses.replace(graph, energy_mask=np.arange(room.atoms) < structure.num_atoms)
-        velocities = np.zeros((room.atoms, 3))
+        graph: Any = series.graph(whole)
+        rows = graph.num_atoms
+        graph = dataclasses.replace(graph, energy_mask=np.arange(rows) < structure.num_atoms)
+        velocities, weights = np.zeros((rows, 3)), np.zeros(rows)
         velocities[: len(sources)] = (moments / masses[:, None])[sources]
-        weights = np.zeros(room.atoms)
         weights[: len(sources)] = masses[sources]
         flux = program(variables, jax.tree.map(jnp.asarray, graph), velocities, weights)
         yield np.asarray(flux) / units.TIME_UNIT
-
-
-def _with_room(room: Bucket, needed: Bucket) -> Bucket:
-    """The old size where it serves; else a larger one, with a margin, as the next may need more."""
-    sizes = [(room.atoms, needed.atoms), (room.max_neighbors, needed.max_neighbors)]
-    held = dict(room.prefixes)
-    if all(has >= wants for has, wants in sizes) and all(
-        held.get(cutoff, 0) >= k for cutoff, k in needed.prefixes
-    ):
-        return room
-    margin, block = 1.05 if room.atoms else 1.02, max(1, needed.block)
-    atoms = needed.atoms if needed.atoms == room.atoms else math.ceil(needed.atoms * margin)
-    return dataclasses.replace(
-        needed,
-        atoms=-(-max(room.atoms, atoms) // block) * block,
-        max_neighbors=max(room.max_neighbors, math.ceil(needed.max_neighbors * margin)),
-        prefixes=tuple((c, max(held.get(c, 0), math.ceil(k * margin))) for c, k in needed.prefixes),
-    )
 
 
 def _carried(graph: AtomicGraph, energies: Array, velocities: Array, masses: Array) -> Array:

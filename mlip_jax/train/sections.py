@@ -159,6 +159,7 @@ def _check_together(sections: Sections) -> None:
         raise UserError(
             "data.statistics.per_source: got false with heads of the model, or weights of sources; "
             "levels of theory have energies of atoms of their own. Set it to true."
+        )
     if sections.observables is not None:
         _check_observables(sections, sections.observables)
     if None not in (sections.solver, sections.training.start) and sections.observables is None:

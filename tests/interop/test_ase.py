@@ -13,8 +13,8 @@ from mlip_jax import models, storage
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.formats.ase_files import to_atoms
-from mlip_jax.inference import predict
-from mlip_jax.interop import catalogue, graph_series
+from mlip_jax.inference import graph_series, predict
+from mlip_jax.interop import catalogue
 from mlip_jax.interop.ase import MLIPCalculator
 from mlip_jax.potential import Potential
 from tests.interop import published
