@@ -109,7 +109,14 @@ class Benchmark:
                 "result": first["result"],
             }
         calls = self.options.calls if task not in ("md", "screen") else 1
-        for program, samples in alternate(workers, task, self.options.rounds, calls).items():
+        try:
+            measured = alternate(workers, task, self.options.rounds, calls)
+        except WorkerError as error:
+            print(f"{name} {task} left out: {error}", file=sys.stderr)
+            for program in workers:
+                del records[program]["tasks"][task]
+            return
+        for program, samples in measured.items():
             peak = workers[program].ask(do="run", task=task, calls=0)["peak_mib"]
             records[program]["tasks"][task] |= {"samples": samples, "peak_mib": peak}
         print(f"{name} {task}: done", file=sys.stderr)
