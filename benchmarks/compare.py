@@ -110,7 +110,14 @@ class Benchmark:
             }
         calls = self.options.calls if task not in ("md", "screen") else 1
         prepared = {program: (worker, task) for program, worker in workers.items()}
-        for program, samples in alternate(prepared, self.options.rounds, calls).items():
+        try:
+            measured = alternate(prepared, self.options.rounds, calls)
+        except WorkerError as error:
+            print(f"{name} {task} left out: {error}", file=sys.stderr)
+            for program in workers:
+                del records[program]["tasks"][task]
+            return
+        for program, samples in measured.items():
             peak = workers[program].ask(do="run", task=task, calls=0)["peak_mib"]
             records[program]["tasks"][task] |= {"samples": samples, "peak_mib": peak}
         print(f"{name} {task}: done", file=sys.stderr)
