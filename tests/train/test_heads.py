@@ -96,7 +96,7 @@ def changed(config, **changes):
 @pytest.mark.slow
 def test_heads_learn_their_own_data(config, tmp_path):
     sections = changed(config)
-    first = train.run.untrained(sections)
+    first = train.untrained(sections)
     potential = train.fit(sections, tmp_path / "run", progress=False)
     assert potential.head_energies == {s: {14: pytest.approx(ATOMS[s])} for s in DEPTHS}
     errors = json.loads((tmp_path / "run/errors.json").read_text())["train"]
@@ -119,7 +119,7 @@ def errors_of(potential, *names: str):
 def test_a_head_of_weight_zero_stays(config, tmp_path):
     """Only the other head's readouts, and what is shared, learn."""
     sections = changed(config, data__source_weights={"fine": 0.0}, training__max_steps=2)
-    first = train.run.untrained(sections)
+    first = train.untrained(sections)
     potential = train.fit(sections, tmp_path / "run", progress=False)
     for name in ("readout_0", "readout_1"):
         before, after = (p.variables["params"][name] for p in (first, potential))
@@ -141,10 +141,10 @@ def test_a_head_of_weight_zero_stays(config, tmp_path):
 )
 def test_heads_and_data_that_do_not_agree(config, changes, message):
     with pytest.raises(UserError, match=message):
-        train.run.untrained(changed(config, **changes))
+        train.untrained(changed(config, **changes))
 
 
 def test_structures_without_a_head_stop_training(config):
     files = [file["path"] for file in config["data"]["train"]]
     with pytest.raises(UserError, match=r"coarse\.extxyz:0: got the head ''"):
-        train.run.untrained(changed(config, data__train=files))
+        train.untrained(changed(config, data__train=files))
