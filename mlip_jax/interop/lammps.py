@@ -40,11 +40,19 @@ class Coupling:
     """
 
     def __init__(
-        self, program: Any, potential: Potential, numbers: Int[np.ndarray, " types"], settings: Any
+        self,
+        program: Any,
+        potential: Potential,
+        numbers: Int[np.ndarray, " types"],
+        *,
+        precision: str,
+        skin: float,
+        block: int,
+        name: str,
     ):
-        precision, skin, block, self._fix = settings
+        """Makes what `attach` connects; arguments are its own, `numbers` Z of each type."""
         dtype = require_precision(precision)
-        self._program, self._numbers = program, numbers
+        self._program, self._numbers, self._fix = program, numbers, name
         self._needs = _checked_requirements(potential)
         self.ghost_depth = 2.0 * (self._needs.hops or 1) * self._needs.cutoff
         self._reference = potential.reference_energy(numbers)
@@ -176,7 +184,9 @@ def attach(
     except ValueError as error:
         raise UserError(f"species: {error}") from None
     potential.check_species(numbers, "types of LAMMPS")
-    coupling = Coupling(program, potential, numbers, (precision, skin, block, name))
+    coupling = Coupling(
+        program, potential, numbers, precision=precision, skin=skin, block=block, name=name
+    )
     program.commands_string(f"""
         neighbor {skin} bin
         neigh_modify every 1 delay 0 check yes
