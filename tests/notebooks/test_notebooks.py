@@ -18,8 +18,11 @@ def code(path):
 
 
 def execute(name, folder):
-    """Runs a notebook in an empty folder; the library is this one, the processor one device."""
-    environment = {key: os.environ[key] for key in os.environ if key != "XLA_FLAGS"}
+    """Runs a notebook in an empty folder, with this library; the number of its figures.
+
+    What `conftest` sets for tests, two devices and no display of figures, is not passed on.
+    """
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "MPLBACKEND")}
     environment |= {"MLIP_JAX_SMALL": "1", "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
     client = nbclient.NotebookClient(
