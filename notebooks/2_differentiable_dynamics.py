@@ -187,5 +187,6 @@ plt.show()
 # to all digits, and useless: it is the slope of a landscape as rough as that ([Metz et al.
 # 2021](https://arxiv.org/abs/2111.05803)).
 #
-# What can be done about the two prices, memory and chaos, is the matter of the next notebook,
-# `2b_gradients_of_long_trajectories`.
+# The library answers the two prices of such gradients, memory and chaos, with checkpoints
+# (`simulate.differentiable`), reversed trajectories (`simulate.reversible`), truncated and clipped
+# slopes (`simulate.gates`), and for averages with reweighting (`simulate.reweighting`).
