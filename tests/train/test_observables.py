@@ -187,18 +187,18 @@ def test_averages_of_a_cold_crystal_are_those_of_the_minimum(tmp_path):
     # Balamane, Halicioglu & Tiller (1992): 151.4, 76.4 and 56.4 GPa.
     for name, expected in {"C11": 151.4, "C12": 76.4, "C44": 56.4}.items():
         assert first.values[f"si.{name}"] == pytest.approx(expected, rel=0.03)
-    # Pressures of a compressed potential: the bulk modulus times the change of its volume.
-    near = stretchable.variables(1.0, 1.0005)["params"]
-    moved = found.evaluate(near, {})
-    anchor = found.anchors(near)["si"]
-    assert float(anchor["stretch"]) == 1.0  # reweighted, not sampled anew
-    assert 0.4 < moved.sizes["si"] < 0.9999
-    bulk = (151.4 + 2 * 76.4) / 3.0
+    # Stronger bonds, which want to be shorter: the bulk modulus times the change of the volume.
+    near = stretchable.variables(1.1, 1.0005)["params"]
+    moved = found.evaluate(near, {}).require()
+    assert float(found.anchors(near)["si"]["strength"]) == 1.0  # reweighted, not sampled anew
+    assert 0.4 < moved.sizes["si"] < 0.99
+    bulk = 1.1 * (151.4 + 2 * 76.4) / 3.0
     change = moved.values["si.pressure"] - first.values["si.pressure"]
     assert change == pytest.approx(-3 * bulk * 0.0005, rel=0.1)
-    far = stretchable.variables(1.0, 1.01)["params"]
-    found.evaluate(far, {})
-    assert float(found.anchors(far)["si"]["stretch"]) == pytest.approx(1.01)
+    far = stretchable.variables(2.0, 1.0)["params"]
+    renewed = found.evaluate(far, {}).require()
+    assert float(found.anchors(far)["si"]["strength"]) == 2.0
+    assert renewed.sizes["si"] == pytest.approx(1.0, abs=1e-6)
 
 
 # Training.
