@@ -16,6 +16,7 @@ from mlip_jax.data.structure import Structure
 from mlip_jax.properties import elastic
 from mlip_jax.properties.cubic import is_cubic
 from mlip_jax.train import loop, observed, start
+from mlip_jax.train.loss import PropertyLoss
 from mlip_jax.train.observables import ObservablesConfig
 from tests.simulate import argon, silicon
 from tests.train import stretchable, tiny
@@ -216,7 +217,7 @@ def task(path, **training):
     return plain._replace(
         model=stretchable.Stretchable(),
         variables=jax.tree.map(np.asarray, stretchable.variables()),
-        loss=dataclasses.replace(loss, stress=dataclasses.replace(loss.stress, weight=0.0)),
+        loss=dataclasses.replace(loss, stress=PropertyLoss(weight=0.0)),
         observables=observables,
     )
 
@@ -229,7 +230,9 @@ def test_training_moves_the_lattice_constant_to_its_target(tmp_path):
     entry = lines[-1]["observables"]["values"]["si.lattice_constant"]
     assert entry["value"] == pytest.approx(5.40, abs=0.003)
     assert float(outcome.variables["params"]["strength"]) == pytest.approx(1.0, abs=1e-6)
-    record = observed.conclude(task(path).observables, outcome.variables, tmp_path)
+    again = task(path).observables
+    assert again is not None
+    record = observed.conclude(again, outcome.variables, tmp_path)
     assert record["values"]["si.lattice_constant"]["value"] == pytest.approx(5.40, abs=0.003)
     assert json.loads((tmp_path / "observables.json").read_text()) == record
     assert jnp.isfinite(record["loss"])
