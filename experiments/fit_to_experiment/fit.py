@@ -92,10 +92,10 @@ def measure(output: Path, potential: Potential) -> dict[str, float]:
         total = inference.summarize(pairs, structures)["total"]
         row |= {f"{part} {name}": total[name]["rmse"] for name in ("energy", "forces", "stress")}
     (crystal,) = relaxed.relax(potential, [diamond(LATTICE)], "full")
-    stiffness = elastic_constants(potential, crystal).stiffness / units.GPA
+    stiffness = np.asarray(elastic_constants(potential, crystal).stiffness) / units.GPA
     row["lattice_constant"] = float(crystal.cell[0, 0])
-    row |= {"C11": stiffness[0, 0], "C12": stiffness[0, 1], "C44": stiffness[3, 3]}
-    return {name: float(value) for name, value in row.items()}
+    places = {"C11": (0, 0), "C12": (0, 1), "C44": (3, 3)}
+    return row | {name: float(stiffness[place]) for name, place in places.items()}
 
 
 def compare(output: Path, stride: int = 1) -> dict[str, dict[str, float]]:

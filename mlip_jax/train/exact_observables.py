@@ -56,7 +56,7 @@ def search(
     start = linear_terms.parameters(task.model, task.variables)
     # The reference energies that go best with the parameters of the start.
     here = measure(_with_free(rows, start, free))
-    solution = None
+    solution, index = None, 0
     for index in range(MAX_STEPS):
         _say(terminal, index, here)
         both = _with_observables(task, rows, here, free)
