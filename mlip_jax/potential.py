@@ -76,7 +76,7 @@ def predict_fn(model: nn.Module | EnergyFn) -> PredictFn:
     Args:
         model: a linen module, or a function `(variables, graph) -> AtomOutputs`.
     """
-    energy_fn = _energy_fn(model)
+    energy_fn = as_energy_fn(model)
     wide = getattr(model, "double_sums", False)
 
     def predict(variables: Any, graph: AtomicGraph) -> Prediction:
@@ -105,7 +105,7 @@ def atom_virials_fn(model: nn.Module | EnergyFn) -> PredictFn:
     virial; with many-body energies any such division is a convention (Fan et al. 2015, eq. 23).
     Terms that have no pair form (reciprocal-space sums) are refused by their models.
     """
-    energy_fn = _energy_fn(model)
+    energy_fn = as_energy_fn(model)
 
     def predict(variables: Any, graph: AtomicGraph) -> Prediction:
         variables, graph = _as_jax((variables, graph))
@@ -153,7 +153,8 @@ def _as_jax(tree: Any) -> Any:
     return jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, np.ndarray) else a, tree)
 
 
-def _energy_fn(model: nn.Module | EnergyFn) -> EnergyFn:
+def as_energy_fn(model: nn.Module | EnergyFn) -> EnergyFn:
+    """`(variables, graph) -> AtomOutputs` of a linen module; a function stays what it is."""
     if isinstance(model, nn.Module):
         return cast(EnergyFn, model.apply)
     return model

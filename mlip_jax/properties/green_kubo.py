@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy import special
 from jaxtyping import Float
-from scipy import special
 
 from mlip_jax import units
 from mlip_jax.config import UserError
@@ -134,14 +134,14 @@ def _cepstral(spectrum: np.ndarray, directions: int) -> tuple[float, float, int,
     whole = np.concatenate([logarithm, logarithm[-2:0:-1]])
     size = len(whole)
     cepstrum = np.fft.ifft(whole).real[: len(logarithm)]
-    scatter = float(special.polygamma(1, directions))
+    scatter = float(special.polygamma(1, float(directions)))
     variance = scatter / size * np.where(np.arange(len(cepstrum)) == 0, 2.0, 1.0)
     # What is left out, against its variance, and twice the number that is kept.
     excess = np.append(np.cumsum((cepstrum**2 / variance)[::-1])[::-1][1:], 0.0)
     kept = int(np.argmin(excess + 2.0 * np.arange(1, len(cepstrum) + 1))) + 1
     chosen = np.where(np.arange(len(cepstrum)) < kept, cepstrum, 0.0)
     padded = np.concatenate([chosen, chosen[-2:0:-1]])
-    bias = float(special.digamma(directions)) - np.log(directions)
+    bias = float(special.digamma(float(directions))) - np.log(directions)
     smooth = np.exp(np.fft.fft(padded).real[: len(logarithm)] - bias)
     error = float(smooth[0] * np.sqrt((4 * kept - 2) / size * scatter))
     return float(smooth[0]), error, kept, smooth

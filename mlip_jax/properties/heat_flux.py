@@ -18,9 +18,8 @@ depends on vectors to neighbours only, images are not needed:
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,11 +28,11 @@ from jaxtyping import Array, Float, Int
 from mlip_jax import elements, models, units
 from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
-from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors
+from mlip_jax.graph import AtomicGraph, edge_vectors
 from mlip_jax.inference import require_precision
 from mlip_jax.inference.graph_series import GraphSeries
 from mlip_jax.neighbors.host import neighbor_list
-from mlip_jax.potential import EnergyFn, Potential
+from mlip_jax.potential import Potential, as_energy_fn
 
 HeatFluxFn = Callable[[Any, AtomicGraph, Array, Array], Float[Array, "3"]]
 """`(variables, graph, velocities [atoms 3], masses [atoms]) -> J`, in eV times velocities' unit."""
@@ -80,7 +79,7 @@ def unfold(structure: Structure, reach: float) -> Unfolded:
     return Unfolded(whole, sources, offsets)
 
 
-def heat_flux_fn(model: nn.Module | EnergyFn) -> HeatFluxFn:
+def heat_flux_fn(model: Any) -> HeatFluxFn:
     """Makes the flux of a cluster, or of a cell that was unfolded.
 
     The graph has one structure that is not periodic; energies of the atoms of its `energy_mask`
@@ -90,7 +89,7 @@ def heat_flux_fn(model: nn.Module | EnergyFn) -> HeatFluxFn:
     Args:
         model: a linen module, or a function `(variables, graph) -> AtomOutputs`.
     """
-    energy_fn = _energy_fn(model)
+    energy_fn = as_energy_fn(model)
 
     def flux(variables: Any, graph: AtomicGraph, velocities: Array, masses: Array) -> Array:
         def energies(positions: Array) -> Array:
@@ -107,7 +106,7 @@ def heat_flux_fn(model: nn.Module | EnergyFn) -> HeatFluxFn:
     return flux
 
 
-def pair_heat_flux_fn(model: nn.Module | EnergyFn) -> HeatFluxFn:
+def pair_heat_flux_fn(model: Any) -> HeatFluxFn:
     """Makes the flux of a periodic structure or a cluster by way of pair vectors.
 
     It is right for models only whose energy of an atom depends on the vectors to its own neighbours
@@ -116,7 +115,7 @@ def pair_heat_flux_fn(model: nn.Module | EnergyFn) -> HeatFluxFn:
     Args:
         model: a linen module, or a function `(variables, graph) -> AtomOutputs`.
     """
-    energy_fn = _energy_fn(model)
+    energy_fn = as_energy_fn(model)
 
     def flux(variables: Any, graph: AtomicGraph, velocities: Array, masses: Array) -> Array:
         vectors = edge_vectors(graph)
@@ -182,7 +181,3 @@ def _carried(graph: AtomicGraph, energies: Array, velocities: Array, masses: Arr
     """`Σ E_i v_i`: energy that atoms take with them."""
     kinetic = 0.5 * masses * jnp.sum(velocities**2, axis=-1)
     return jnp.where(graph.energy_mask, energies + kinetic, 0.0) @ velocities
-
-
-def _energy_fn(model: nn.Module | EnergyFn) -> Callable[[Any, AtomicGraph], AtomOutputs]:
-    return cast(Any, model.apply if isinstance(model, nn.Module) else model)
