@@ -1,20 +1,14 @@
-"""`properties elastic`, `equation-of-state`, `phonons`; also `trajectories`, `conductivity`."""
+"""`properties elastic`, `equation-of-state` and `phonons`, and those of other files."""
 
 import enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mlip_jax.cli import conductivity, process, results, trajectories, use
-from mlip_jax.cli.process import Precision
+from mlip_jax.cli import conductivity, defects, process, results, trajectories, use
+from mlip_jax.cli.at_rest import IndexOption, Relax, RelaxOption, StructureArgument, prepare
 from mlip_jax.cli.use import PotentialArgument
 from mlip_jax.config import UserError
-
-if TYPE_CHECKING:
-    from mlip_jax.data.structure import Structure
-    from mlip_jax.potential import Potential
-    from mlip_jax.properties.relaxed import Cell
 
 app = typer.Typer(
     help="Properties of materials: a JSON file with units in its names, and a plot beside it.",
@@ -22,37 +16,11 @@ app = typer.Typer(
 )
 
 
-class Relax(enum.StrEnum):
-    """What is relaxed before a property is computed."""
-
-    full = enum.auto()
-    hydrostatic = enum.auto()
-    positions = enum.auto()
-    none = enum.auto()
-
-
 class Method(enum.StrEnum):
     """Where force constants come from."""
 
     derivatives = enum.auto()
     displacements = enum.auto()
-
-
-_CELLS: "dict[Relax, Cell]" = {
-    Relax.full: "full",
-    Relax.hydrostatic: "hydrostatic",
-    Relax.positions: "fixed",
-}
-
-StructureArgument = Annotated[Path, typer.Argument(help="File with the structure.")]
-IndexOption = Annotated[int, typer.Option(help="Frame of the file.")]
-RelaxOption = Annotated[
-    Relax,
-    typer.Option(
-        help="What is relaxed first: cell and positions (full), volume and positions "
-        "(hydrostatic), positions, or nothing."
-    ),
-]
 
 
 def elastic(
@@ -73,7 +41,7 @@ def elastic(
 
         mlip-jax properties elastic chgnet-0.3.0 quartz.extxyz -o quartz.json --relax positions
     """
-    loaded, chosen, target = _prepare(potential, structure, output, index, relax, "elastic")
+    loaded, chosen, target = prepare(potential, structure, output, index, relax, "elastic")
     from mlip_jax.properties import elastic as computing
     from mlip_jax.properties import report
 
@@ -110,7 +78,7 @@ def equation_of_state(
 
         mlip-jax properties equation-of-state runs/cu/potential cu.extxyz --span 0.1 --points 15
     """
-    loaded, chosen, target = _prepare(
+    loaded, chosen, target = prepare(
         potential, structure, output, index, relax, "equation_of_state"
     )
     from mlip_jax.properties import equation_of_state as computing
@@ -164,7 +132,7 @@ def phonons(
             f"phonons: got supercell {supercell}, displacement {displacement:g} Å, mesh {mesh:g} Å "
             f"and temperatures to {max_temperature:g} K; expected positive numbers."
         )
-    loaded, chosen, target = _prepare(potential, structure, output, index, relax, "phonons")
+    loaded, chosen, target = prepare(potential, structure, output, index, relax, "phonons")
     from mlip_jax.properties import lattice_dynamics as computing
     from mlip_jax.properties import report
 
@@ -192,28 +160,11 @@ for _command in (
     elastic,
     equation_of_state,
     phonons,
+    *defects.COMMANDS,
     *trajectories.COMMANDS,
     *conductivity.COMMANDS,
 ):
     app.command()(process.guarded(_command))
-
-
-def _prepare(
-    potential: Path, file: Path, output: Path | None, index: int, relax: Relax, name: str
-) -> "tuple[Potential, Structure, Path]":
-    """The potential, the structure at rest, and the file to write, which must be writable."""
-    process.prepare_jax(Precision.float64)
-    from mlip_jax.interop import catalogue
-    from mlip_jax.properties import relaxed
-    from mlip_jax.simulate import trajectory
-
-    target = results.target(output, name)
-    loaded = catalogue.load(potential)
-    chosen, _ = trajectory.read_frame(file, index)
-    if relax != Relax.none:
-        with use.progress("relaxing") as progress:
-            (chosen,) = relaxed.relax(loaded, [chosen], _CELLS[relax], progress)
-    return loaded, chosen, target
 
 
 def _show(title: str, names: list[str], matrix: list[list[float]]) -> None:

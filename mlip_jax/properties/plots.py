@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from mlip_jax import units
 from mlip_jax.properties.angles import AngularDistribution
+from mlip_jax.properties.defects import Defect
 from mlip_jax.properties.elastic import VOIGT, ElasticConstants
 from mlip_jax.properties.equation_of_state import EquationOfState, curve
 from mlip_jax.properties.green_kubo import W_M_K, Conductivity
@@ -155,6 +156,14 @@ def conductivity(found: Conductivity) -> Figure:
                label="spectrum")  # fmt: skip
     right.plot(found.frequencies, W_M_K * found.smooth, color=_SECOND, label="cepstral")
     finish(right, "frequency [THz]", "spectrum of the flux [W/(m K)]", log="y")
+    return figure
+
+
+def defect(found: Defect, where: str) -> Figure:
+    """How far atoms have moved, by their distances from a defect; `where` names these."""
+    figure, (panel,) = grid(1, height=3.6)
+    panel.plot(found.distances, found.displacements, "o", color=_COLOR, markersize=4, alpha=0.7)
+    finish(panel, f"{where} [Å]", "displacement [Å]")
     return figure
 
 

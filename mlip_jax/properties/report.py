@@ -7,6 +7,7 @@ import numpy as np
 from mlip_jax import elements, units
 from mlip_jax.data.structure import Structure
 from mlip_jax.properties.angles import AngularDistribution
+from mlip_jax.properties.defects import Defect
 from mlip_jax.properties.elastic import ElasticConstants
 from mlip_jax.properties.equation_of_state import EquationOfState
 from mlip_jax.properties.green_kubo import W_M_K, Conductivity
@@ -17,6 +18,9 @@ from mlip_jax.properties.transport import Diffusion, Spectrum
 
 _CM2_S = 1e-16 / 1e-15
 """One Å^2/fs in cm²/s."""
+
+_J_M2 = units.ELEMENTARY_CHARGE * 1e20
+"""One eV/Å^2 in J/m²."""
 
 
 def elastic(found: ElasticConstants, structure: Structure) -> dict[str, Any]:
@@ -174,6 +178,38 @@ def conductivity(
         "lags_fs": found.lags.tolist(),
         "running_W_m_K": (found.running * W_M_K).tolist(),
         "running_errors_W_m_K": (found.running_errors * W_M_K).tolist(),
+    }
+
+
+def vacancy(found: Defect, atom: int, supercell: tuple[int, int, int]) -> dict[str, Any]:
+    """Formation energies of a vacancy."""
+    return {
+        "property": "vacancy",
+        "atom": atom,
+        "supercell": list(supercell),
+        "unrelaxed_energy_eV": found.unrelaxed,
+        "energy_eV": found.relaxed,
+        **_defect(found),
+    }
+
+
+def surface(found: Defect, miller: tuple[int, int, int], layers: int) -> dict[str, Any]:
+    """Energies of a surface."""
+    return {
+        "property": "surface",
+        "miller": list(miller),
+        "layers": layers,
+        "unrelaxed_energy_J_m2": found.unrelaxed * _J_M2,
+        "energy_J_m2": found.relaxed * _J_M2,
+        **_defect(found),
+    }
+
+
+def _defect(found: Defect) -> dict[str, Any]:
+    return {
+        "distances_A": found.distances.tolist(),
+        "displacements_A": found.displacements.tolist(),
+        "structure": describe(found.structure),
     }
 
 

@@ -129,6 +129,23 @@ def test_vibrations_of_an_oscillator(capsys):
     assert "got" in refused(capsys, "properties", "vibrations", "nve.extxyz", *long)
 
 
+@pytest.mark.slow
+def test_defects_are_written_and_drawn(crystal, capsys):
+    assert run("properties", "vacancy", "argon", crystal, "--supercell", "4", "4", "4") == 0
+    found = json.loads(Path("vacancy.json").read_text())
+    assert 0.0 < found["energy_eV"] < found["unrelaxed_energy_eV"]
+    assert Path("vacancy.png").exists()
+    formats.write("cubic.extxyz", [argon.fcc((1, 1, 1))])
+    options = ("--miller", "1", "1", "1", "--layers", "3")
+    assert run("properties", "surface", "argon", "cubic.extxyz", *options) == 0
+    found = json.loads(Path("surface.json").read_text())
+    # Three of the twelve bonds of an atom break, of 10.4 meV each; farther pairs add some.
+    nearest = 1.5 * argon.EPSILON * 16.02 / (argon.LATTICE**2 * np.sqrt(3.0) / 4.0)
+    assert nearest < found["energy_J_m2"] < 1.6 * nearest
+    assert "atoms in the slab" in capsys.readouterr().out
+    assert Path("surface.png").exists()
+
+
 def test_conductivity_of_a_short_run(crystal, capsys):
     """Too short to mean anything: fluxes, both estimates and the files are there."""
     rng = np.random.default_rng(4)
