@@ -1,6 +1,5 @@
 """What a potential costs: time of energy, forces and stress for an atom, measured."""
 
-import dataclasses
 import json
 import platform
 import statistics
@@ -14,9 +13,10 @@ import numpy as np
 from mlip_jax import config, storage, train
 from mlip_jax.config import UserError
 from mlip_jax.data import dataset, formats
-from mlip_jax.data.structure import Structure, StructureLabels
+from mlip_jax.data.structure import Structure
 from mlip_jax.potential import Potential, predict_fn
 from mlip_jax.properties import inputs
+from mlip_jax.simulate.system import replicate
 from mlip_jax.study import state
 from mlip_jax.study.expand import Variant, data_paths
 from mlip_jax.study.sections import CostConfig
@@ -61,16 +61,7 @@ def repeat(structure: Structure, atoms: int) -> Structure:
     counts = np.ones(3, int)
     while structure.num_atoms * counts.prod() < atoms and pbc.any():
         counts[np.argmin(counts * lengths)] += 1
-    steps = np.stack(np.meshgrid(*map(np.arange, counts), indexing="ij"), -1).reshape(-1, 3)
-    shifts = steps @ structure.cell
-    return dataclasses.replace(
-        structure,
-        atomic_numbers=np.tile(structure.atomic_numbers, len(steps)),
-        positions=(shifts[:, None] + structure.positions).reshape(-1, 3),
-        cell=structure.cell * counts[:, None],
-        spins=None if structure.spins is None else np.tile(structure.spins, (len(steps), 1)),
-        labels=StructureLabels(),
-    )
+    return replicate(structure, (int(counts[0]), int(counts[1]), int(counts[2])))
 
 
 def measure(potential: Potential, structure: Structure, settings: CostConfig) -> dict[str, Any]:
