@@ -38,7 +38,7 @@ ROOMS = {
 # Constraints of a section's fields are pydantic's or annotated_types'.
 EVERYWHERE = {"annotated_types", "jax", "jaxtyping", "numpy", "pydantic.Field"}
 DOORS = {
-    "ase": {"data", "interop", "properties.band_path"},
+    "ase": {"data", "interop", "properties.band_path", "properties.defects"},
     "ase_db_backends": {"data"},
     "distributed": {"study"},
     "e3nn_jax": {"nn", "descriptors", "models"},
