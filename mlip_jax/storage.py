@@ -224,7 +224,7 @@ def _to_potential(contents: _Contents, where: str) -> Potential:
     section = contents.config
     if set(section) - {"head", "head_energies"} != {"model", "reference_energies"}:
         raise UserError(f"{where}: got the keys {sorted(section)}; expected a potential's config.")
-    of_heads = section.get("head_energies", {})
+    of_heads = config.validate(dict[str, Any], section.get("head_energies", {}), where)
     return Potential(
         model=models.build_model(section["model"], f"{where}: model"),
         variables=contents.variables,

@@ -1,16 +1,11 @@
 """`properties conductivity`: of a trajectory and the potential that made it."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mlip_jax.cli import results, trajectories, use
 from mlip_jax.cli.use import PotentialArgument
-from mlip_jax.config import UserError
-
-if TYPE_CHECKING:
-    from mlip_jax.simulate.series import Series
 
 
 def conductivity(
@@ -32,71 +27,40 @@ def conductivity(
     """Lattice thermal conductivity by Green and Kubo, with a cepstral estimate of its error.
 
     The flux of heat is computed for each frame of an equilibrium trajectory (NVE, a fixed cell,
-    with momenta, frames every 5 to 10 fs), whatever the potential; with message passing the cell
-    stands among its images, which costs as much as a cluster of twice the receptive field. Right
-    for solids, and for fluids of one element. Converge the size of the cell and the length.
+    with momenta, frames every 5 to 10 fs), whatever the potential but for long-ranged ones; with
+    message passing the cell stands among its images within the reach of the potential. Right for
+    solids, and for fluids of one element. Converge the size of the cell and the length.
 
     For example
 
         mlip-jax properties conductivity runs/si/potential runs/nve/trajectory.extxyz --highest 40
     """
     target, series, step = trajectories.read(trajectory, output, index, interval, "conductivity")
-    import numpy as np
-
-    from mlip_jax import units
-    from mlip_jax.data.structure import Structure
     from mlip_jax.interop import catalogue
-    from mlip_jax.properties import green_kubo, heat_flux, report, transport
+    from mlip_jax.properties import report
+    from mlip_jax.properties.conduction import conduction
 
-    cell = _cell(trajectory, series)
-    if series.momenta is None:
-        raise UserError(f"{trajectory}: has no momenta; expected those that md writes.")
     loaded = catalogue.load(potential)
-    masses = trajectories.masses_of(series)
-    still = transport.without_drift(series.momenta / masses[:, None], masses)
-    momenta = still * masses[:, None]
-    number, total = len(masses), len(momenta)
-    kinetic = 0.5 * float(np.mean(np.sum(momenta * still, axis=(1, 2))))
-    temperature = 2.0 * kinetic / ((3 * number - 3) * units.BOLTZMANN)
-    frames = (
-        Structure(series.atomic_numbers, positions, cell, series.pbc)
-        for positions in series.positions
-    )
-    fluxes = np.zeros((total, 3))
     with use.progress("fluxes") as progress:
-        for i, flux in enumerate(heat_flux.heat_fluxes(loaded, frames, momenta, block)):
-            fluxes[i] = flux
-            progress(i + 1, total)
-    found = green_kubo.conductivity(
-        fluxes,
-        step,
-        float(abs(np.linalg.det(cell))),
-        temperature,
-        highest=highest,
-        longest=longest,
-        parts=parts,
-    )
-    values = report.conductivity(found, temperature, number, total)
+        run = conduction(
+            loaded,
+            series,
+            step,
+            highest=highest,
+            longest=longest,
+            parts=parts,
+            block=block,
+            progress=progress,
+        )
+    found, frames = run.conductivity, len(run.fluxes)
+    values = report.conductivity(run, len(series.atomic_numbers))
     typer.echo(
         f"{values['conductivity_W_m_K']:.3g} ± {values['error_W_m_K']:.1g} W/(m K) at "
-        f"{temperature:.0f} K, {found.coefficients} cepstral coefficients, {total} frames; "
+        f"{run.temperature:.0f} K, {found.coefficients} cepstral coefficients, {frames} frames; "
         f"running integral {values['running_W_m_K'][-1]:.3g} ± "
         f"{values['running_errors_W_m_K'][-1]:.1g}"
     )
     results.write(target, values, lambda plots: plots.conductivity(found))
-
-
-def _cell(file: Path, series: "Series"):
-    """The cell [Å] of all frames."""
-    import numpy as np
-
-    change = float(np.ptp(series.cells, axis=0).max())
-    if not np.all(series.pbc) or change > 1e-6:
-        raise UserError(
-            f"{file}: got pbc {series.pbc.tolist()} and cells that differ by {change:.3g} Å; "
-            "expected three periodic directions and one cell for all frames, as of NVE."
-        )
-    return series.cells[0]
 
 
 COMMANDS = (conductivity,)

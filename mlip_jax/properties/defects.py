@@ -56,9 +56,10 @@ def vacancy(
             energy of an atom of the crystal, where it need not be given.
 
     Raises:
-        UserError: for an atom that is not there, a compound without chemical potential, or atoms
-            that do not come to rest.
+        UserError: for a structure that is no crystal, an atom that is not there, a compound without
+            chemical potential, or atoms that do not come to rest.
     """
+    _require_crystal(structure, "vacancy")
     if not 0 <= atom < structure.num_atoms or min(supercell) < 1:
         raise UserError(
             f"vacancy: got atom {atom} and supercell {supercell} for a cell of "
@@ -108,9 +109,10 @@ def surface(
         vacuum: Å, between the slab and its image; longer than the range of the potential.
 
     Raises:
-        UserError: for indices that are all zero, a slab without layers or vacuum, or atoms that do
-            not come to rest.
+        UserError: for a structure that is no crystal, indices that are all zero, a slab without
+            layers or vacuum, or atoms that do not come to rest.
     """
+    _require_crystal(structure, "surface")
     if not any(miller) or layers < 1 or not vacuum > 0.0:
         raise UserError(
             f"surface: got Miller indices {miller}, {layers} layers and {vacuum:g} Å of vacuum; "
@@ -137,6 +139,14 @@ def surface(
         distances=np.minimum(height - height.min(), height.max() - height),
         displacements=_moved(slab, relaxed),
     )
+
+
+def _require_crystal(structure: Structure, what: str) -> None:
+    if not np.all(structure.pbc):
+        raise UserError(
+            f"{what}: got pbc {np.asarray(structure.pbc).tolist()}; expected a crystal, periodic "
+            "in three directions."
+        )
 
 
 def _without(structure: Structure, atom: int) -> Structure:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from mlip_jax import units
 from mlip_jax.config import UserError
+from mlip_jax.inference import require_precision
 from mlip_jax.properties.transport import correlations
 
 W_M_K = units.ELEMENTARY_CHARGE / (1e-15 * 1e-10)
@@ -77,8 +78,10 @@ def conductivity(
         parts: into which the series is cut for the errors of the running integral.
 
     Raises:
-        UserError: for a series that is too short, or numbers that are not positive.
+        UserError: for a series that is too short, numbers that are not positive, or float64 where
+            jax is limited to 32 bits.
     """
+    require_precision("float64")
     fluxes = np.asarray(fluxes, np.float64)
     _check(fluxes, interval, volume, temperature, parts)
     scale = 1.0 / (volume * units.BOLTZMANN * temperature**2)

@@ -1,4 +1,4 @@
-"""The flux of heat: how fast energy moves, `J = d/dt Σ r_i E_i`, for any potential.
+"""The flux of heat: how fast energy moves, `J = d/dt Σ r_i E_i`, for potentials of finite reach.
 
 With E_i the potential and kinetic energy of an atom,
 

@@ -7,10 +7,11 @@ import numpy as np
 from mlip_jax import elements, units
 from mlip_jax.data.structure import Structure
 from mlip_jax.properties.angles import AngularDistribution
+from mlip_jax.properties.conduction import Conduction
 from mlip_jax.properties.defects import Defect
 from mlip_jax.properties.elastic import ElasticConstants
 from mlip_jax.properties.equation_of_state import EquationOfState
-from mlip_jax.properties.green_kubo import W_M_K, Conductivity
+from mlip_jax.properties.green_kubo import W_M_K
 from mlip_jax.properties.lattice_dynamics import LatticeDynamics
 from mlip_jax.properties.moduli import moduli, stability
 from mlip_jax.properties.structure import RadialDistribution
@@ -160,15 +161,14 @@ def vibrations(
     }
 
 
-def conductivity(
-    found: Conductivity, temperature: float, atoms: int, frames: int
-) -> dict[str, Any]:
-    """Thermal conductivity by both estimates; `temperature` in K, `atoms` in the cell."""
+def conductivity(run: Conduction, atoms: int) -> dict[str, Any]:
+    """Thermal conductivity by both estimates; `atoms` in the cell."""
+    found = run.conductivity
     return {
         "property": "conductivity",
-        "temperature_K": temperature,
+        "temperature_K": run.temperature,
         "atoms": atoms,
-        "frames": frames,
+        "frames": len(run.fluxes),
         "conductivity_W_m_K": found.value * W_M_K,
         "error_W_m_K": found.error * W_M_K,
         "cepstral_coefficients": found.coefficients,

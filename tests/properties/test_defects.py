@@ -63,3 +63,7 @@ def test_impossible_defects_are_refused():
         defects.vacancy(potential, mixed, (2, 2, 2))
     with pytest.raises(UserError, match="Miller"):
         defects.surface(potential, crystal(), (0, 0, 0))
+    open_ = Structure(mixed.atomic_numbers, mixed.positions, mixed.cell, np.zeros(3, bool))
+    for refused in (defects.vacancy, defects.surface):
+        with pytest.raises(UserError, match="periodic in three"):
+            refused(potential, open_, (1, 1, 1))

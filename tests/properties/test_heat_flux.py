@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlip_jax import models
+from mlip_jax import elements, models, units
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.structure import Structure
 from mlip_jax.neighbors.host import neighbor_list
-from mlip_jax.potential import predict_fn
+from mlip_jax.potential import Potential, predict_fn
 from mlip_jax.properties import green_kubo, heat_flux
 
 SETTINGS = {
@@ -115,7 +115,7 @@ def test_the_flux_is_extensive_and_more_images_change_nothing(name):
     np.testing.assert_allclose(double, 2.0 * single, rtol=1e-10, atol=1e-12)
 
 
-def flux_of(module, variables, factory, unfolded, hops=1.0, copies=1):
+def flux_of(module, variables, factory, unfolded, hops=1.0, copies=1, mass=28.0):
     solid = crystal()
     number = 8 * copies
     solid = Structure(
@@ -131,8 +131,23 @@ def flux_of(module, variables, factory, unfolded, hops=1.0, copies=1):
     mask = np.arange(whole.num_atoms) < number
     graph = jax.tree.map(jnp.asarray, dataclasses.replace(graph, energy_mask=mask))
     speeds = np.tile(velocities(8), (copies, 1))[sources]
-    masses = np.full(len(sources), 28.0)
+    masses = np.full(len(sources), mass)
     return jax.jit(factory(module))(variables, graph, jnp.asarray(speeds), jnp.asarray(masses))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_of_a_trajectory_have_the_flux_of_their_cells(name):
+    """By the way that pads and, for messages, unfolds; in eV Å/fs, of momenta."""
+    module, variables = model(name)
+    potential = Potential(module, variables, {14: -1.0})
+    mass = elements.MASSES[14]
+    moved = dataclasses.replace(crystal(), positions=crystal().positions + crystal().cell[1])
+    found = list(heat_flux.heat_fluxes(potential, [crystal(), moved], 2 * [mass * velocities(8)]))
+    hops = SETTINGS[name].get("num_layers", 1)
+    flux = flux_of(module, variables, heat_flux.heat_flux_fn, True, hops=hops, mass=mass)
+    expected = np.asarray(flux) / units.TIME_UNIT
+    for one in found:
+        np.testing.assert_allclose(one, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_images_are_all_within_reach_and_no_others():
