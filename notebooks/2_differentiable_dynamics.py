@@ -189,4 +189,5 @@ plt.show()
 #
 # The library answers the two prices of such gradients, memory and chaos, with checkpoints
 # (`simulate.differentiable`), reversed trajectories (`simulate.reversible`), truncated and clipped
-# slopes (`simulate.gates`), and for averages with reweighting (`simulate.reweighting`).
+# slopes (`simulate.gates`), and for averages with reweighting (`simulate.reweighting`): see
+# `2b_gradients_of_long_trajectories`.
