@@ -124,7 +124,7 @@ def _stress_checks(strained: StrainedPairs, fit, keys: LabelKeys) -> list[Check]
         _sign(found),
         _order(strained if usable else None, by_order, keys),
         _unit(found, keys),
-        _offset(strained if usable else None, found),
+        _offset(strained if usable else None, found, keys),
     ]
 
 
@@ -164,7 +164,7 @@ def _unit(found: Evidence | None, keys: LabelKeys) -> Check:
     )
 
 
-def _offset(strained: StrainedPairs | None, found: Evidence | None) -> Check:
+def _offset(strained: StrainedPairs | None, found: Evidence | None, keys: LabelKeys) -> Check:
     name = "stress_offset"
     fits = found is not None and found.correlation > 0.0 and abs(np.log(found.ratio)) < np.log(2.0)
     offset = evidence.strained_offset(strained) if strained is not None and fits else None
@@ -177,11 +177,14 @@ def _offset(strained: StrainedPairs | None, found: Evidence | None) -> Check:
     )
     if abs(offset.stress) < _MIN_OFFSET or abs(offset.correlation) < 0.9:
         return Check(name, "holds", what)
+    sign = 1.0 if keys.stress_sign == "tension_positive" else -1.0
+    stated = keys.stress_offset + sign * offset.stress / units.PRESSURE[keys.units.stress]
     return Check(
         name,
         "contradicted",
         f"{what}: the stresses are not the derivatives of the energies, as with too few plane "
-        "waves (Pulay stress). Set loss.stress: null and accept this, or data.labels.stress: null.",
+        f"waves (Pulay stress). Set data.labels.stress_offset: {stated:.4g} to take it off; or "
+        "loss.stress: null and accept this; or data.labels.stress: null.",
     )
 
 

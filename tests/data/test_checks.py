@@ -146,6 +146,19 @@ OFFSET = {
 
 
 @pytest.mark.reference
+@pytest.mark.parametrize("name", sorted(OFFSET))
+def test_an_offset_taken_off_is_not_found_again(name):
+    path = SHARED / "data" / f"{name}.extxyz.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is absent")
+    message = {c.name: c for c in checks.run(formats.read(path), KEYS)}["stress_offset"].message
+    advice = re.search(r"data\.labels\.stress_offset: (\S+) to", message)
+    keys = dataclasses.replace(KEYS, stress_offset=float(advice[1]))
+    corrected = checks.run(formats.read(path, keys=keys), keys)
+    assert {c.name: c.verdict for c in corrected}["stress_offset"] == "holds"
+
+
+@pytest.mark.reference
 @pytest.mark.parametrize("name", REFERENCE)
 def test_published_sets_hold_and_their_mistakes_are_found(name):
     path = SHARED / "data" / f"{name}.extxyz.gz"

@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import json
 
@@ -113,6 +114,11 @@ def test_units_signs_and_orders_are_converted(tmp_path):
     np.testing.assert_allclose(structure.cell[0, 0], 4 * units.BOHR)
     expected = -np.array([[1, 4, 6], [4, 2, 5], [6, 5, 3]]) * 0.1 * units.GPA
     np.testing.assert_allclose(structure.labels.stress, expected)
+    shifted = dataclasses.replace(keys, stress_offset=0.5)
+    (structure,) = formats.read(path, keys=shifted)
+    np.testing.assert_allclose(
+        structure.labels.stress, expected + 0.5 * np.eye(3) * 0.1 * units.GPA
+    )
     virial = LabelKeys(stress=None, virial="v")
     (structure,) = formats.read(path, keys=virial)
     np.testing.assert_allclose(structure.labels.stress[1, 2], -4 / 64)

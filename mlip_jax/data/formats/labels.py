@@ -76,6 +76,8 @@ class LabelKeys:
         stress_sign: whether a stretched solid has positive or negative stress in the file (VASP's
             OUTCAR and many JSON files: compression_positive).
         stress_order: order of six numbers; VASP's own is `xx yy zz xy yz zx`.
+        stress_offset: a constant that the diagonals of all stresses have too much, in the file's
+            unit and sign (Pulay stress of a small basis); it is subtracted.
     """
 
     energy: str | None = "energy"
@@ -93,6 +95,7 @@ class LabelKeys:
     units: LabelUnits = LabelUnits()
     stress_sign: StressSign = "tension_positive"
     stress_order: str = "xx yy zz yz xz xy"
+    stress_offset: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,7 +197,8 @@ def voigt_indices(order: str) -> tuple[tuple[int, int], ...]:
 def _stress(record: Record, keys: LabelKeys, cell: np.ndarray) -> np.ndarray | None:
     indices = voigt_indices(keys.stress_order)
     if keys.stress is not None and keys.stress in record.info:
-        matrix = _symmetric(record, keys.stress, indices) * units.PRESSURE[keys.units.stress]
+        stated = _symmetric(record, keys.stress, indices) - keys.stress_offset * np.eye(3)
+        matrix = stated * units.PRESSURE[keys.units.stress]
         return matrix if keys.stress_sign == "tension_positive" else -matrix
     if keys.virial is not None and keys.virial in record.info:
         volume = abs(np.linalg.det(cell))
