@@ -151,6 +151,19 @@ _RADII = (
 )
 COVALENT_RADII = tuple(float(radius) for radius in _RADII.split())
 
+# Cohesive energies of H to Cm, solids at 0 K [eV/atom]; C. Kittel, Introduction to Solid State
+# Physics, 8th ed. (2005), chapter 3, table 1; for H half of the dissociation energy of H2; nan: not
+# measured.
+_COHESION = (
+    "2.24 nan 1.63 3.32 5.81 7.37 4.92 2.60 0.84 0.02 1.113 1.51 3.39 4.63 3.43 2.85 1.40 0.080 "
+    "0.934 1.84 3.90 4.85 5.31 4.10 2.92 4.28 4.39 4.44 3.49 1.35 2.81 3.85 2.96 2.46 1.22 0.116 "
+    "0.852 1.72 4.37 6.25 7.57 6.82 6.85 6.74 5.75 3.89 2.95 1.16 2.52 3.14 2.75 2.19 1.11 0.16 "
+    "0.804 1.90 4.47 4.32 3.70 3.40 nan 2.14 1.86 4.14 4.05 3.04 3.14 3.29 2.42 1.60 4.43 6.44 "
+    "8.10 8.90 8.03 8.17 6.94 5.84 3.81 0.67 1.88 2.03 2.18 1.50 nan 0.202 nan 1.66 4.25 6.20 "
+    "nan 5.55 4.73 3.60 2.73 3.99 "
+)
+COHESIVE_ENERGIES = tuple(float(energy) for energy in _COHESION.split())
+
 
 def atomic_number(symbol: str | int) -> int:
     """Z of an element given by its symbol or its atomic number.

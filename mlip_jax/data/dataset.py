@@ -14,8 +14,8 @@ from mlip_jax.config import UserError, to_plain
 from mlip_jax.data import checks, formats
 from mlip_jax.data.formats import LabelKeys
 from mlip_jax.data.sources import OpenFile, StructureSet, check_keys, coverage
-from mlip_jax.data.statistics import StatisticsConfig, is_isolated_atom
-from mlip_jax.data.structure import Structure
+from mlip_jax.data.statistics import StatisticsConfig
+from mlip_jax.data.structure import Structure, is_isolated_atom
 
 SEARCH_PATH = "MLIP_JAX_DATA"
 """Environment variable with directories in which relative data paths are sought last."""

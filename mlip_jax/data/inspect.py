@@ -17,7 +17,7 @@ from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.planning import BatchConfig, Waste, measure_waste, plan
 from mlip_jax.data.sources import coverage
 from mlip_jax.data.statistics import RankReport, StatisticsConfig
-from mlip_jax.data.structure import Structure
+from mlip_jax.data.structure import Structure, is_isolated_atom
 from mlip_jax.elements import SYMBOLS
 
 _SHOWN = 10
@@ -109,7 +109,7 @@ def inspect(
     config = StatisticsConfig()
     references, rank = statistics.fit_reference_energies(structures, config)
     sizes = np.array([s.num_atoms for s in structures])
-    isolated = [i for i, s in enumerate(structures) if statistics.is_isolated_atom(s)]
+    isolated = [i for i, s in enumerate(structures) if is_isolated_atom(s)]
     labelled = [
         (i, (s.labels.energy - reference_energy(s.atomic_numbers, references)) / s.num_atoms)
         for i, s in enumerate(structures)

@@ -9,11 +9,8 @@ import numpy as np
 from mlip_jax.config import UserError
 from mlip_jax.data.batching import ReferenceEnergies, reference_energy
 from mlip_jax.data.lists import NeighborLists
-from mlip_jax.data.structure import Structure
-from mlip_jax.elements import SYMBOLS
-
-ISOLATED_DISTANCE = 6.0
-"""An atom without any other within this distance [Å] counts as isolated, whatever the cutoff."""
+from mlip_jax.data.structure import Structure, is_isolated_atom
+from mlip_jax.elements import COHESIVE_ENERGIES, SYMBOLS
 
 _RIDGE = 1e-10
 """Ridge on deviations from the mean energy, relative to the largest squared singular value."""
@@ -29,11 +26,16 @@ class StatisticsConfig:
     Attributes:
         reference_energies: `isolated` takes them from single atoms in the training data (an
             element without one is an error); `least_squares` fits them; `auto` takes isolated
-            atoms where there are some and fits the rest; `zero` subtracts nothing.
+            atoms where there are some and fits the rest; `cohesive`, too, but adds the cohesive
+            energies of the solid elements to what is fitted; `zero` subtracts nothing. An isolated
+            atom has its reference energy in every model: fitted to crystals or liquids alone, it
+            is that of a bound atom, which networks can meet only by a barrier on the way there.
+            `cohesive` puts it about where free atoms are (solvers of linear models find it
+            themselves).
         per_source: whether every source (level of theory) gets its own.
     """
 
-    reference_energies: Literal["auto", "isolated", "least_squares", "zero"] = "auto"
+    reference_energies: Literal["auto", "isolated", "least_squares", "cohesive", "zero"] = "auto"
     per_source: bool = False
 
 
@@ -195,8 +197,24 @@ def fit_reference_energies(
         return isolated | dict.fromkeys(unknown, 0.0), RankReport(0, len(unknown), isolated=names)
     fractions, targets = _regression(labelled, isolated, unknown)
     fitted, rank, undetermined = _ridge(fractions, targets, [SYMBOLS[z] for z in unknown])
+    if config.reference_energies == "cohesive":
+        fitted = fitted + _cohesive_energies(unknown)
     energies = isolated | dict(zip(unknown, fitted.tolist(), strict=True))
     return energies, RankReport(rank, len(unknown), undetermined, names)
+
+
+def _cohesive_energies(species: list[int]) -> np.ndarray:
+    """Of the solid elements [eV/atom]."""
+    table = np.full(len(SYMBOLS), np.nan)
+    table[1 : len(COHESIVE_ENERGIES) + 1] = COHESIVE_ENERGIES
+    energies = table[species]
+    if np.isnan(energies).any():
+        missing = ", ".join(SYMBOLS[z] for z in np.array(species)[np.isnan(energies)])
+        raise UserError(
+            f"data.statistics.reference_energies: cohesive, but that of {missing} is not known. "
+            "Add isolated atoms of it to the training data, or say auto."
+        )
+    return energies
 
 
 def _regression(labelled: list[_Summary], isolated: dict[int, float], unknown: list[int]):
@@ -249,18 +267,6 @@ def _summary(structure: Structure) -> _Summary:
         squared_force=0.0 if forces is None else float(np.sum(forces**2)),
         num_forces=0 if forces is None else forces.size,
     )
-
-
-def is_isolated_atom(structure: Structure) -> bool:
-    """Whether a structure is one atom, farther than 6 Å from each of its images."""
-    if structure.num_atoms != 1:
-        return False
-    if not structure.pbc.any():
-        return True
-    lattice = np.where(structure.pbc[:, None], structure.cell, 0.0)
-    steps = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    distances = np.linalg.norm(steps @ lattice, axis=1)
-    return bool(distances[distances > 1e-9].min() > ISOLATED_DISTANCE)
 
 
 def _group_by_source(summaries: list[_Summary]) -> dict[str, list[_Summary]]:

@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 
 from mlip_jax.config import UserError
 
+_ISOLATED_DISTANCE = 6.0  # Å
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StructureLabels:
@@ -119,3 +121,18 @@ def head_index(structure: Structure, heads: Sequence[str]) -> int:
         "the data section, `labels.source` for a key in the file, Structure.source, or --source; "
         "or choose one head of the potential (mj.load(path, head=...), `mlip-jax head`)."
     )
+
+
+def is_isolated_atom(structure: Structure) -> bool:
+    """Whether a structure is one atom, farther than 6 Å from each of its images.
+
+    The limit is the same for every model, whatever its cutoff.
+    """
+    if structure.num_atoms != 1:
+        return False
+    if not structure.pbc.any():
+        return True
+    lattice = np.where(structure.pbc[:, None], structure.cell, 0.0)
+    steps = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    distances = np.linalg.norm(steps @ lattice, axis=1)
+    return bool(distances[distances > 1e-9].min() > _ISOLATED_DISTANCE)

@@ -6,7 +6,7 @@ import pytest
 from mlip_jax.config import UserError
 from mlip_jax.data import statistics
 from mlip_jax.data.statistics import StatisticsConfig
-from mlip_jax.data.structure import Structure, StructureLabels
+from mlip_jax.data.structure import Structure, StructureLabels, is_isolated_atom
 from tests.data.structures import copper
 
 ENERGIES = {1: -13.6, 6: -1030.0, 8: -2040.0}
@@ -67,11 +67,23 @@ def test_isolated_only_names_the_missing_elements():
         statistics.compute([*MIXED, molecule([8])], 3.0, config)
 
 
+def test_cohesive_energies_lift_what_is_fitted_and_nothing_else():
+    config = StatisticsConfig("cohesive")
+    structures = [*MIXED, molecule([8], -2000.0)]
+    plain = statistics.compute(structures, 3.0).reference_energies
+    lifted = statistics.compute(structures, 3.0, config).reference_energies
+    added = {z: lifted[z] - plain[z] for z in plain}
+    assert added == pytest.approx({1: 2.24, 6: 7.37, 8: 0.0})  # half of H2; diamond
+    francium = dataclasses.replace(MIXED[3], atomic_numbers=np.array([87, 87]))
+    with pytest.raises(UserError, match="that of Fr is not known"):
+        statistics.compute([*MIXED, francium], 3.0, config)
+
+
 def test_an_atom_in_a_small_periodic_cell_is_not_isolated():
     atom = dataclasses.replace(molecule([8]), cell=4.0 * np.eye(3), pbc=np.ones(3, bool))
-    assert not statistics.is_isolated_atom(atom)
-    assert statistics.is_isolated_atom(dataclasses.replace(atom, cell=12.0 * np.eye(3)))
-    assert statistics.is_isolated_atom(molecule([8]))
+    assert not is_isolated_atom(atom)
+    assert is_isolated_atom(dataclasses.replace(atom, cell=12.0 * np.eye(3)))
+    assert is_isolated_atom(molecule([8]))
 
 
 def test_each_source_gets_its_own_reference_energies():
