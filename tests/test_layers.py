@@ -38,7 +38,7 @@ ROOMS = {
 # Constraints of a section's fields are pydantic's or annotated_types'.
 EVERYWHERE = {"annotated_types", "jax", "jaxtyping", "numpy", "pydantic.Field"}
 DOORS = {
-    "ase": {"data", "interop", "properties.band_path", "properties.defects"},
+    "ase": {"data", "interop", *(f"properties.{n}" for n in ("band_path", "barrier", "defects"))},
     "ase_db_backends": {"data"},
     "distributed": {"study"},
     "e3nn_jax": {"nn", "descriptors", "models"},

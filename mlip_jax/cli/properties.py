@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mlip_jax.cli import conductivity, defects, process, results, trajectories, use
+from mlip_jax.cli import barrier, conductivity, defects, process, results, trajectories, use
 from mlip_jax.cli.at_rest import IndexOption, Relax, RelaxOption, StructureArgument, prepare
 from mlip_jax.cli.use import PotentialArgument
 from mlip_jax.config import UserError
@@ -161,6 +161,7 @@ for _command in (
     equation_of_state,
     phonons,
     *defects.COMMANDS,
+    *barrier.COMMANDS,
     *trajectories.COMMANDS,
     *conductivity.COMMANDS,
 ):

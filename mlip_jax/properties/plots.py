@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from mlip_jax import units
 from mlip_jax.properties.angles import AngularDistribution
+from mlip_jax.properties.barrier import Barrier
 from mlip_jax.properties.defects import Defect
 from mlip_jax.properties.elastic import VOIGT, ElasticConstants
 from mlip_jax.properties.equation_of_state import EquationOfState, curve
@@ -164,6 +165,15 @@ def defect(found: Defect, where: str) -> Figure:
     figure, (panel,) = grid(1, height=3.6)
     panel.plot(found.distances, found.displacements, "o", color=_COLOR, markersize=4, alpha=0.7)
     finish(panel, f"{where} [Å]", "displacement [Å]")
+    return figure
+
+
+def barrier(found: Barrier) -> Figure:
+    """Energy along the path."""
+    figure, (panel,) = grid(1, height=3.6)
+    panel.plot(found.path, found.energies, "o-", color=_COLOR, markersize=4)
+    panel.axhline(found.forward, color=_SECOND, linewidth=0.8, linestyle=":")
+    finish(panel, "path [Å]", "energy [eV]")
     return figure
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from mlip_jax import elements, units
 from mlip_jax.data.structure import Structure
 from mlip_jax.properties.angles import AngularDistribution
+from mlip_jax.properties.barrier import Barrier
 from mlip_jax.properties.conduction import Conduction
 from mlip_jax.properties.defects import Defect
 from mlip_jax.properties.elastic import ElasticConstants
@@ -202,6 +203,18 @@ def surface(found: Defect, miller: tuple[int, int, int], layers: int) -> dict[st
         "unrelaxed_energy_J_m2": found.unrelaxed * _J_M2,
         "energy_J_m2": found.relaxed * _J_M2,
         **_defect(found),
+    }
+
+
+def barrier(found: Barrier) -> dict[str, Any]:
+    """Heights of a barrier and the energies along its path."""
+    return {
+        "property": "barrier",
+        "forward_eV": found.forward,
+        "backward_eV": found.backward,
+        "path_A": found.path.tolist(),
+        "energies_eV": found.energies.tolist(),
+        "steps": found.steps,
     }
 
 

@@ -1,5 +1,6 @@
 """`mlip-jax properties`: files, numbers and refusals."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -184,3 +185,22 @@ def test_mistakes_are_named(crystal, capsys, monkeypatch):
     assert "got 2 points" in message
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "needs phonopy" in refused(capsys, "properties", "phonons", "argon", crystal)
+
+
+def test_a_barrier_is_written_with_its_path(crystal, capsys):
+    whole = argon.fcc((2, 2, 2), argon.LATTICE)
+    hole = dataclasses.replace(
+        whole, atomic_numbers=whole.atomic_numbers[1:], positions=whole.positions[1:]
+    )
+    there = hole.positions.copy()
+    there[0] = whole.positions[0]
+    formats.write("here.extxyz", [hole])
+    formats.write("there.extxyz", [dataclasses.replace(hole, positions=there)])
+    found = ("--images", "1", "--max-force", "0.005")
+    assert run("properties", "barrier", "argon", "here.extxyz", "there.extxyz", *found) == 0
+    values = json.loads(Path("barrier.json").read_text())
+    assert values["forward_eV"] == pytest.approx(max(values["energies_eV"]))
+    assert len(formats.read(Path("barrier.extxyz"))) == 3
+    assert Path("barrier.png").read_bytes().startswith(b"\x89PNG")
+    message = refused(capsys, "properties", "barrier", "argon", "here.extxyz", crystal)
+    assert "same atoms" in message
