@@ -101,16 +101,16 @@ def barrier(
     atoms = [to_atoms(ends[0]) for _ in range(num_images + 1)] + [to_atoms(ends[1])]
     band = _Band(atoms, potential)
     band.interpolate(method="idpp", mic=bool(first.pbc.any()))
-    steps = 0
+    steps, converged = 0, False
     for band.climb, limit in ((False, _ROUGH * max_force), (True, max_force)):
-        descent = FIRE(band, logfile=None)
+        descent = FIRE(band, logfile=None)  # pyright: ignore  (a band is no Atoms, for its types)
         for converged in descent.irun(fmax=limit, steps=max_steps - steps):
             if progress is not None:
                 progress(steps + descent.nsteps, max_steps)
             if converged:
                 break
         steps += descent.nsteps
-        if not descent.converged(band.get_forces().ravel()):
+        if not converged:
             raise UserError(
                 f"barrier: forces of the band are not below {limit:g} eV/Å after {steps} steps. "
                 "Allow more steps, or a larger max_force; a path over an intermediate minimum "
