@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--largest", type=int, default=40, help="atoms of a crystal, at most")
     parser.add_argument("--batch-atoms", type=int, default=128)
+    parser.add_argument("--skin", type=float, default=0.3, help="Å, of the neighbour lists")
     options = parser.parse_args()
     process.quiet_xla()
     process.light_compiler()
@@ -70,6 +71,7 @@ def main() -> None:
         precision="float32",
         cell="full",
         batch_atoms=options.batch_atoms,
+        skin=options.skin,
     )
     started, used = time.perf_counter(), time.process_time()
     potential = catalogue.load("chgnet-0.3.0")

@@ -93,7 +93,7 @@ def relax_many(
     run = batch_fire.program(potential.model, settings, needs.cutoff)
     inputs = [n for n in needs.inputs if any(getattr(s, n) is not None for s in structures)]
     variables = jax.device_put(potential.variables_in(dtype))
-    waiting = sorted(range(len(structures)), key=lambda i: -structures[i].num_atoms)
+    waiting = sorted(range(len(structures)), key=lambda i: -_density(structures[i]))
     results: dict[int, BatchResult] = {}
     active: list[_Descent] = []
     bucket = _first_bucket(structures, needs, settings)
@@ -101,7 +101,7 @@ def relax_many(
         while (active or waiting) and stop.signal is None:
             _refill(active, waiting, structures, potential, settings, needs, bucket, results)
             if active:
-                bucket = _grown(bucket, active, needs, settings)
+                bucket = _fitting(bucket, active, needs, settings)
                 _advance(active, bucket, run, variables, potential, dtype, needs.reverse, inputs)
             for one in [d for d in active if d.values["status"] != batch_fire.ACTIVE]:
                 results[one.index] = _result(one, _REASONS[int(one.values["status"])])
@@ -124,21 +124,40 @@ def _first_bucket(structures, needs, settings) -> Bucket:
     return Bucket(graphs, atom_ladder(atoms), 8, prefixes)
 
 
-def _grown(bucket: Bucket, active, needs, settings) -> Bucket:
-    """The bucket with rows long enough; rows only grow, so that few programs compile."""
+def _density(structure: Structure) -> float:
+    """Atoms over the volume of their cell, or of the box around them: like have like rows."""
+    spread = structure.cell if structure.pbc.all() else np.diag(np.ptp(structure.positions, axis=0))
+    return structure.num_atoms / max(abs(float(np.linalg.det(spread))), 1.0)
+
+
+def _fitting(bucket: Bucket, active, needs, settings) -> Bucket:
+    """The bucket with rows long enough, and not far too long.
+
+    Rows grow where they have to and shrink where half of the work would be for nothing (triplets go
+    with the square of a prefix): few programs compile, since the densest structures come first.
+    """
     # A neighbour that is within a prefix's cutoff later is within its cutoff and the skin now.
     wide = [c + settings.skin for c in needs.prefix_cutoffs]
     exact = exact_bucket([d.pairs for d in active], wide)
     prefixes = tuple(
-        (c, max(k, row_ladder(needed)))
+        (c, _length(k, _round_up(needed, 4), needed**2 < 0.5 * k**2))
         for (c, k), (_, needed) in zip(bucket.prefixes, exact.prefixes, strict=True)
     )
     k_range = largest_range([d.structure for d in active], needs.reciprocal_cutoff)
     if k_range is not None and bucket.k_range is not None:
         a, b, c = (max(pair) for pair in zip(k_range, bucket.k_range, strict=True))
         k_range = (a, b, c)
-    rows = max(bucket.max_neighbors, row_ladder(exact.max_neighbors))
+    needed = exact.max_neighbors
+    rows = _length(bucket.max_neighbors, row_ladder(needed), needed < 0.5 * bucket.max_neighbors)
     return dataclasses.replace(bucket, max_neighbors=rows, prefixes=prefixes, k_range=k_range)
+
+
+def _length(current: int, fitting: int, far_too_long: bool) -> int:
+    return fitting if far_too_long or fitting > current else current
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return max(multiple, -(-number // multiple) * multiple)
 
 
 def _refill(active, waiting, structures, potential, settings, needs, bucket, results) -> None:
