@@ -45,7 +45,8 @@ plt.style.use(ROOT / "notebooks/notebooks.mplstyle")
 model = LennardJones((18,), cutoff=6.5, trainable=False)
 argon_variables = {"constants": {"epsilon": np.array([0.0103]), "sigma": np.array([3.4])}}
 argon = mj.Potential(model, argon_variables, {18: 0.0})
-argon_crystal = from_atoms(bulk("Ar", "fcc", a=5.5, cubic=True) * ((2, 2, 2) if SMALL else (4, 2, 2)))
+copies = (2, 2, 2) if SMALL else (4, 2, 2)
+argon_crystal = from_atoms(bulk("Ar", "fcc", a=5.5, cubic=True) * copies)
 
 # %% [markdown]
 # ## What a gradient costs in memory
