@@ -126,7 +126,7 @@ plt.show()
 # \Big\langle\frac{\partial U}{\partial\sigma}\Big\rangle\Big) $$
 #
 # `gates.truncated(n)` stops derivatives at every n-th step. With short windows the slope is
-# biased, for the atoms have no time to answer; with long ones its variance explodes.
+# biased, for the atoms have no time to answer; with long ones its variance grows.
 
 # %%
 KELVIN, LENGTH, SEEDS = 300.0, 200 if SMALL else 1200, range(2 if SMALL else 6)
@@ -184,7 +184,6 @@ panel.plot(picoseconds, found.mean(axis=1), color="C0", label="truncated, and it
 panel.axhline(exact, color="C1", label="from fluctuations")
 panel.axhline(dU.mean(), color="#333333", ls=":", label="direct part only")
 panel.set(xlabel="window [ps]", ylabel=r"d$\langle U\rangle$/d$\sigma$  [eV/Å]", xscale="log")
-panel.set_yscale("symlog", linthresh=2 * abs(dU.mean()))
 panel.legend()
 plt.show()
 print(np.c_[picoseconds, found.mean(axis=1), found.std(axis=1)])
