@@ -48,7 +48,7 @@ def main() -> None:
                 if converged(atoms):
                     status = "converged"
                     break
-        except Exception as error:  # reported with the crystal; the others go on
+        except (ValueError, RuntimeError) as error:  # of this crystal, reported; the others go on
             status = f"{type(error).__name__}: {error}"
         line = {
             "status": status,
