@@ -122,6 +122,9 @@ def test_units_signs_and_orders_are_converted(tmp_path):
     virial = LabelKeys(stress=None, virial="v")
     (structure,) = formats.read(path, keys=virial)
     np.testing.assert_allclose(structure.labels.stress[1, 2], -4 / 64)
+    (shifted,) = formats.read(path, keys=dataclasses.replace(virial, stress_offset=0.5))
+    change = shifted.labels.stress - structure.labels.stress
+    np.testing.assert_allclose(change, -0.5 * np.eye(3), atol=1e-12)
 
 
 def test_six_numbers_need_six_components():

@@ -76,8 +76,9 @@ class LabelKeys:
         stress_sign: whether a stretched solid has positive or negative stress in the file (VASP's
             OUTCAR and many JSON files: compression_positive).
         stress_order: order of six numbers; VASP's own is `xx yy zz xy yz zx`.
-        stress_offset: a constant that the diagonals of all stresses have too much, in the file's
-            unit and sign (Pulay stress of a small basis); it is subtracted.
+        stress_offset: a constant that the diagonals of all stresses have too much, also of those
+            that come from virials, in the unit and sign of stresses of the file (Pulay stress of a
+            small basis); it is subtracted.
     """
 
     energy: str | None = "energy"
@@ -196,16 +197,17 @@ def voigt_indices(order: str) -> tuple[tuple[int, int], ...]:
 
 def _stress(record: Record, keys: LabelKeys, cell: np.ndarray) -> np.ndarray | None:
     indices = voigt_indices(keys.stress_order)
+    unit = units.PRESSURE[keys.units.stress]
+    unit = unit if keys.stress_sign == "tension_positive" else -unit
+    offset = keys.stress_offset * unit * np.eye(3)
     if keys.stress is not None and keys.stress in record.info:
-        stated = _symmetric(record, keys.stress, indices) - keys.stress_offset * np.eye(3)
-        matrix = stated * units.PRESSURE[keys.units.stress]
-        return matrix if keys.stress_sign == "tension_positive" else -matrix
+        return _symmetric(record, keys.stress, indices) * unit - offset
     if keys.virial is not None and keys.virial in record.info:
         volume = abs(np.linalg.det(cell))
         if volume == 0.0:
             raise UserError(f"{record.where}: key {keys.virial!r} is a virial without a cell.")
         virial = _symmetric(record, keys.virial, indices) * units.ENERGY[keys.units.energy]
-        return -virial / volume
+        return -virial / volume - offset
     return None
 
 
