@@ -14,7 +14,7 @@
 # [SNAP](https://doi.org/10.1016/j.jcp.2014.12.018), an [atomic cluster
 # expansion](https://doi.org/10.1103/PhysRevB.99.014104) and a network of [Behler and
 # Parrinello](https://doi.org/10.1103/PhysRevLett.98.146401) are fitted to the same silicon data
-# (PBE, from the repository), each in about a minute. Their phonons, which the data contain at a
+# (PBE, from the repository). Their phonons, which the data contain at a
 # few wave vectors only, are compared with neutron scattering.
 #
 # With the environment variable `MLIP_JAX_SMALL` set, models, data and supercell are small.
