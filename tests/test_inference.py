@@ -61,6 +61,16 @@ def test_small_batches_give_the_same(potential):
         np.testing.assert_allclose(a.forces, b.forces, atol=1e-6)  # float32
 
 
+def test_many_structures_are_worked_off_in_blocks(potential):
+    items, shapes = tiny.structures(60), set()
+    many = inference.predict(potential, items, shapes=shapes)
+    on_cpu = jax.default_backend() == "cpu"
+    assert {shape.block > 0 for shape in shapes} == {on_cpu}
+    assert all(shape.block == 0 or shape.atoms % shape.block == 0 for shape in shapes)
+    for a, b in zip(many, inference.predict(potential, items, block=0), strict=True):
+        np.testing.assert_allclose(a.forces, b.forces, atol=1e-6)  # float32
+
+
 def test_a_shape_that_is_compiled_serves_a_later_call(potential):
     shapes = set()
     inference.predict(potential, tiny.structures(9), shapes=shapes)

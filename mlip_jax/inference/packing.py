@@ -19,7 +19,7 @@ MAX_GRAPHS = 64
 
 
 def pack(
-    lists: NeighborLists, limit: int, shapes: set[Bucket]
+    lists: NeighborLists, limit: int, shapes: set[Bucket], block: int = 0
 ) -> Iterator[tuple[list[int], Bucket]]:
     """Deals structures to batches of like row lengths, in few shapes.
 
@@ -27,6 +27,7 @@ def pack(
         lists: of the structures.
         limit: atoms of a batch; a larger structure is a batch of its own.
         shapes: that are compiled already; those that are new are added.
+        block: see `AtomicGraph`.
 
     Yields:
         The indices of a batch's structures, and its shape.
@@ -42,9 +43,8 @@ def pack(
             # One shape for all batches, but for a single one or a structure that is too large.
             alike = len(batches) > 1 and atoms <= limit
             graphs = 1 if len(members) == 1 and len(batches) == 1 else MAX_GRAPHS
-            needed = Bucket(
-                graphs, atom_ladder(limit if alike else atoms), row, prefixes, k_range=k_range
-            )
+            padded = atom_ladder(limit if alike else atoms, block)
+            needed = Bucket(graphs, padded, row, prefixes, block, k_range)
             yield members, _compiled(needed, shapes, len(batches) if alike else 1)
 
 

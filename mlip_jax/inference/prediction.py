@@ -24,6 +24,10 @@ from mlip_jax.potential import Potential, Prediction, predict_fn
 
 _WINDOW = 512
 _BATCH_ATOMS = {"cpu": 256}
+_MANY = 50
+"""Structures from which on a CPU works in blocks: they compile for longer, and are faster."""
+
+_BLOCK = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,6 +78,7 @@ def predict(
     batch_atoms: int | None = None,
     shapes: set[Bucket] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    block: int | None = None,
 ) -> list[StructurePrediction]:
     """Predicts energies, forces and stresses.
 
@@ -85,6 +90,8 @@ def predict(
         shapes: of the programs that earlier calls with this potential have compiled, which grows
             by those of this call: who calls several times compiles less with it.
         progress: called with the numbers of structures done and of all.
+        block: atoms processed at a time (see `AtomicGraph`); by default chosen by the device and
+            the number of structures.
 
     Raises:
         UserError: for elements that the potential does not know, impossible structures, charged
@@ -94,6 +101,9 @@ def predict(
     structures = [structures] if isinstance(structures, Structure) else structures
     dtype = require_precision(precision)
     limit = batch_atoms or _BATCH_ATOMS.get(jax.default_backend(), 4096)
+    if block is None:
+        many = jax.default_backend() == "cpu" and len(structures) >= _MANY
+        block = _BLOCK if many else 0
     needs = models.requirements(potential.model)
     variables = jax.device_put(potential.variables_in(dtype))
     program = _program(potential.model)
@@ -104,7 +114,7 @@ def predict(
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
         lists = NeighborLists.of_model(window, needs, keep=True)
         references = [_references(potential, structure) for structure in window]
-        for members, bucket in pack(lists, limit, shapes):
+        for members, bucket in pack(lists, limit, shapes, block):
             parts = [window[i] for i in members]
             graph = collate(
                 parts,

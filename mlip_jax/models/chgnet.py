@@ -28,7 +28,7 @@ from mlip_jax.graph import (
 from mlip_jax.models import chgnet_layers as layers
 from mlip_jax.models.chgnet_layers import Angles, Convolution, Gated
 from mlip_jax.models.fields import from_data, require_positive
-from mlip_jax.nn import dense, double
+from mlip_jax.nn import dense, double, slot_pairs
 from mlip_jax.nn.dense import Dense, DenseKernels, Norm, NormKernels
 
 
@@ -264,13 +264,19 @@ def _embed(
         basis = layers.radial_basis(distances, of_atoms, model.cutoff, exponent)
         near = layers.radial_basis(distances[:, :number], of_bonds, model.bond_cutoff, exponent)
         lengths = jnp.where(distances == 0.0, 1.0, distances)[..., None]
-        angular = layers.angular_basis((vectors / lengths)[:, :number], of_angles)
-        angles = Angles(near @ to_bond_weight.kernel, angular @ to_angle.kernel)
-        inside = jnp.sum(distances[:, :number] < model.bond_cutoff, axis=1)
-        return Bonds(basis @ to_bond.kernel, basis @ to_weight.kernel), angles, inside
+        directions = (vectors / lengths)[:, :number]
+        inside = distances[:, :number] < model.bond_cutoff
+        bonds = Bonds(basis @ to_bond.kernel, basis @ to_weight.kernel)
+        return bonds, near @ to_bond_weight.kernel, directions, inside
 
-    bonds, angles, inside = map_atom_blocks(block, graph, edge_vectors(graph))
-    found = jax.ops.segment_max(inside, graph.graph_index, num_segments=graph.num_graphs)
+    def basis(here, there):
+        return layers.angular_basis(here, there, of_angles) @ to_angle.kernel
+
+    bonds, weights, directions, inside = map_atom_blocks(block, graph, edge_vectors(graph))
+    pairs = slot_pairs.slot_pairs(inside)
+    angles = Angles(weights, pairs, slot_pairs.map_pairs(basis, pairs, directions, directions))
+    most = jnp.sum(inside, axis=1)
+    found = jax.ops.segment_max(most, graph.graph_index, num_segments=graph.num_graphs)
     return bonds, angles, found[graph.graph_index] >= np.int32(2)
 
 

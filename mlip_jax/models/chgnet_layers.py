@@ -5,7 +5,7 @@ atomistic modelling", Nature Machine Intelligence 5, 1031 (2023), methods.
 
 A bond has one feature. It stands in the slots of both its directions, with the same value: what
 bonds receive from the angles at either end is added over a slot and its reverse. Angles are pairs
-of slots of the first part of a row, in either order.
+of slots of the first part of a row, in either order, as a list of those that are there.
 """
 
 import math
@@ -14,13 +14,13 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, map_atom_blocks
-from mlip_jax.nn import dense, radial
+from mlip_jax.nn import dense, radial, slot_pairs
 from mlip_jax.nn.dense import Dense, DenseKernels, Norm, NormKernels
+from mlip_jax.nn.slot_pairs import SlotPairs
 
 COSINE_FACTOR = 1.0 - 1e-6
 """F, by which cosines are multiplied before their angle is taken."""
@@ -54,11 +54,13 @@ class Angles(NamedTuple):
 
     Attributes:
         weights: factors of bonds, zero from the bond graph's cutoff on.
-        features: of the angle between two slots of an atom.
+        pairs: the pairs of slots between which there are angles.
+        features: of these angles.
     """
 
     weights: Float[Array, "atoms n features"]
-    features: Float[Array, "atoms n n features"]
+    pairs: SlotPairs
+    features: Float[Array, "groups places features"]
 
 
 class GatedKernels(nn.Module):
@@ -132,8 +134,10 @@ def radial_basis(
 
 
 def angular_basis(
-    directions: Float[Array, "atoms n 3"], frequencies: Float[Array, " half"]
-) -> Float[Array, "atoms n n basis"]:
+    here: Float[Array, "angles 3"],
+    there: Float[Array, "angles 3"],
+    frequencies: Float[Array, " half"],
+) -> Float[Array, "angles basis"]:
     """`[1/√2, sin f θ, cos f θ] / √π` of the angles between directions; Deng et al., eq. 1.
 
     The published angle is `θ = arccos(F cos)` with `F = COSINE_FACTOR`, so that 0 and π are never
@@ -142,16 +146,16 @@ def angular_basis(
     are trained, not integers, so that there is no recurrence without θ.
 
     Args:
-        directions: unit vectors; any vector of length one in padded slots.
+        here: unit vectors.
+        there: likewise.
         frequencies: f.
     """
-    here, there = directions[:, :, None, :], directions[:, None, :, :]
     cosines = jnp.sum(here * there, axis=-1)
     crossed = jnp.cross(here, there)
     squares = jnp.sum(crossed * crossed, axis=-1)
     rest = 1.0 - COSINE_FACTOR**2
     angles = jnp.arctan2(jnp.sqrt(squares + rest * cosines * cosines), COSINE_FACTOR * cosines)
-    phases = angles[..., None] * frequencies.reshape(1, 1, 1, -1)
+    phases = angles[:, None] * frequencies[None, :]
     constant = jnp.full((*cosines.shape, 1), math.sqrt(0.5), cosines.dtype)
     functions = [constant, jnp.sin(phases), jnp.cos(phases)]
     return jnp.concatenate(functions, axis=-1) / math.sqrt(math.pi)
@@ -222,15 +226,21 @@ def bond_convolution(
         angles: of the bond graph.
         with_angles: atoms of structures that have an angle; there are no biases in the others.
     """
-    number = angles.weights.shape[1]
-    other = jnp.asarray(1.0 - np.eye(number)[None, :, :, None], bonds.dtype)
+    number, size = angles.weights.shape[1:]
+    first, second = _of_ends(layer.message, features, bonds[:, :number])
 
-    def block(bonds, weights, of_angles, features):
-        messages = gated(layer.message, _angle_inputs(layer.message, bonds, of_angles, features))
-        return weights * jnp.sum(messages * weights[:, None] * other, axis=2)
+    def messages(first, second, of_angles):
+        # The factors of the bonds stand before what the network reads.
+        inputs = _angle_inputs(layer.message, first[:, size:], second[:, size:], of_angles)
+        return gated(layer.message, inputs) * first[:, :size] * second[:, :size]
 
-    sums = map_atom_blocks(
-        block, graph, bonds[:, :number], angles.weights, angles.features, features
+    sums = slot_pairs.map_pairs(
+        messages,
+        angles.pairs,
+        jnp.concatenate([angles.weights, first], axis=-1),
+        jnp.concatenate([angles.weights, second], axis=-1),
+        angles.features,
+        sums=True,
     )
     change = (sums + reverse_values(graph, sums)) @ layer.output.kernel
     bonds = jnp.concatenate([bonds[:, :number] + change, bonds[:, number:]], axis=1)
@@ -256,12 +266,14 @@ def angle_update(
         angles: of the bond graph.
     """
 
-    def block(bonds, of_angles, features):
-        return of_angles + gated(network, _angle_inputs(network, bonds, of_angles, features))
+    def updated(first, second, of_angles):
+        return of_angles + gated(network, _angle_inputs(network, first, second, of_angles))
 
     number = angles.weights.shape[1]
-    new = map_atom_blocks(block, graph, bonds[:, :number], angles.features, features)
-    return angles._replace(features=new)
+    ends = _of_ends(network, features, bonds[:, :number])
+    return angles._replace(
+        features=slot_pairs.map_pairs(updated, angles.pairs, *ends, angles.features)
+    )
 
 
 def reverse_values(
@@ -281,14 +293,22 @@ def reverse_values(
     return jnp.where(inside[..., None], found, 0.0)
 
 
+def _of_ends(
+    network: Gated,
+    features: Float[Array, "atoms features"],
+    bonds: Float[Array, "atoms n features"],
+) -> tuple[Float[Array, "atoms n twice"], Float[Array, "atoms n twice"]]:
+    """What bonds, first or second of an angle, and their atom give to a network's first layer."""
+    of_bond, of_other, _, of_atom = jnp.split(network.first.kernel, 4)
+    own = dense.dense(Dense(of_atom, network.first.bias), features)
+    return bonds @ of_bond + own[:, None, :], bonds @ of_other
+
+
 def _angle_inputs(
     network: Gated,
-    bonds: Float[Array, "atoms n features"],
-    angles: Float[Array, "atoms n n features"],
-    features: Float[Array, "atoms features"],
-) -> Float[Array, "atoms n n twice"]:
+    first: Float[Array, "angles twice"],
+    second: Float[Array, "angles twice"],
+    angles: Float[Array, "angles features"],
+) -> Float[Array, "angles twice"]:
     """Outputs of the first layer of a network of two bonds, their angle and their atom."""
-    of_bond, of_other, of_angle, of_atom = jnp.split(network.first.kernel, 4)
-    own = dense.dense(Dense(of_atom, network.first.bias), features)
-    of_bonds = (bonds @ of_bond + own[:, None, :])[:, :, None, :] + (bonds @ of_other)[:, None]
-    return of_bonds + angles @ of_angle
+    return first + second + angles @ jnp.split(network.first.kernel, 4)[2]

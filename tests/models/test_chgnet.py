@@ -196,22 +196,26 @@ def test_angles_of_parallel_bonds_have_finite_derivatives():
     """Angles 0 and π, and an angle that is nearly one, in single precision."""
 
     def total(directions):
-        functions = chgnet_layers.angular_basis(directions, jnp.arange(1.0, 4.0))
-        return jnp.sum(functions * jnp.arange(1.0, 8.0).reshape(1, 1, 1, 7))
+        here, there = jnp.repeat(directions, 3, axis=0), jnp.tile(directions, (3, 1))
+        functions = chgnet_layers.angular_basis(here, there, jnp.arange(1.0, 4.0))
+        return jnp.sum(functions * jnp.arange(1.0, 8.0)[None])
 
-    line = jnp.array([[[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.6, 0.8, 0.0]]])
+    line = jnp.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.6, 0.8, 0.0]])
     gradient, curvature = jax.jit(lambda x: (jax.grad(total)(x), jax.hessian(total)(x)))(line)
     assert np.isfinite(gradient).all()
     assert np.isfinite(curvature).all()
     tilt = 1e-3
-    bent = jnp.array([[[1.0, 0.0, 0.0], [-np.cos(tilt), np.sin(tilt), 0.0]]])
+    here = jnp.array([[1.0, 0.0, 0.0]])
+    there = jnp.array([[-np.cos(tilt), np.sin(tilt), 0.0]])
     frequencies = jnp.arange(1.0, 4.0)
-    double = chgnet_layers.angular_basis(bent, frequencies)
+    double = chgnet_layers.angular_basis(here, there, frequencies)
     cosine = np.cos(np.pi - tilt) * (1 - 1e-6)
     sines = np.sin(np.arange(1, 4) * np.arccos(cosine)) / np.sqrt(np.pi)
     # The arc cosine multiplies rounding by 1 / sin θ = 600.
-    np.testing.assert_allclose(double[0, 0, 1, 1:4], sines, rtol=0, atol=1e-12)
-    single = chgnet_layers.angular_basis(bent.astype(jnp.float32), frequencies.astype(jnp.float32))
+    np.testing.assert_allclose(double[0, 1:4], sines, rtol=0, atol=1e-12)
+    single = chgnet_layers.angular_basis(
+        *(a.astype(jnp.float32) for a in (here, there, frequencies))
+    )
     np.testing.assert_allclose(single, double, rtol=0, atol=1e-6)
 
 

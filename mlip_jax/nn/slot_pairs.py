@@ -1,0 +1,133 @@
+"""Pairs of neighbours of an atom as a list of those that are there, worked off some at a time.
+
+`[atoms, n, n]` has a place for each pair of the n slots of a row, as many in every row as the one
+with the most neighbours needs. Where rows differ, in crystals with several kinds of atoms or in
+batches of different ones, most of these places stay empty. Here every group of some atoms has a
+list of its own, with the pairs that are there in front, and pieces of it that hold none are
+skipped. What a pair reads of its slots and adds to them stays within the group, in the caches of a
+core.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+T = TypeVar("T")
+
+GROUP = 16
+"""Atoms whose pairs stand in one list."""
+
+PIECE = 256
+"""Pairs that are worked off at a time."""
+
+
+class SlotPairs(NamedTuple):
+    """Ordered pairs of different slots of an atom, by groups; places behind `number` are empty.
+
+    Attributes:
+        first: flat slot `atom * n + j`, atoms counted within the group; in an empty place the
+            number of the group's slots, which is none.
+        second: flat slot `atom * n + k`.
+        number: pairs that are there.
+    """
+
+    first: Int[Array, "groups places"]
+    second: Int[Array, "groups places"]
+    number: Int[Array, " groups"]
+
+
+def slot_pairs(inside: Bool[Array, "atoms n"]) -> SlotPairs:
+    """The pairs of slots that both take part, sorted by atom, first and second slot.
+
+    Args:
+        inside: slots that take part.
+    """
+    n = inside.shape[1]
+    rows = in_groups(inside)
+    there = rows[:, :, :, None] & rows[:, :, None, :] & ~jnp.eye(n, dtype=bool)[None, None]
+    there = there.reshape(there.shape[0], -1)
+    upto = jax.lax.associative_scan(jnp.add, there.astype(jnp.int32), axis=1)
+    places = there.shape[1]
+    if places > PIECE:
+        places = -(-places // PIECE) * PIECE
+    # Place p is that of the pair with p pairs before it.
+    search = jax.vmap(functools.partial(jnp.searchsorted, side="left"), in_axes=(0, None))
+    flat = search(upto, jnp.arange(1, places + 1, dtype=jnp.int32)).astype(jnp.int32)
+    first = flat // n
+    return SlotPairs(first, (first // n) * n + flat % n, upto[:, -1])
+
+
+def in_groups(values: Array) -> Array:
+    """Rows of atoms as `[groups, GROUP, ...]`; the last group is filled up with zeros."""
+    missing = -values.shape[0] % GROUP
+    padded = jnp.pad(values, ((0, missing), *((0, 0),) * (values.ndim - 1)))
+    return padded.reshape(-1, GROUP, *values.shape[1:])
+
+
+def map_pairs(
+    function: Callable[..., Float[Array, "pairs features"]],
+    pairs: SlotPairs,
+    first: Float[Array, "atoms n _"],
+    second: Float[Array, "atoms n _"],
+    *of_pairs: Float[Array, "groups places _"],
+    sums: bool = False,
+) -> Array:
+    """Evaluates a function of both slots of each pair, piece by piece and with recomputation.
+
+    Args:
+        function: takes the values of the first and the second slot, and what pairs have
+            themselves, each with a leading axis pairs.
+        pairs: the list.
+        first: values of slots, where they are the first of a pair.
+        second: likewise the second.
+        *of_pairs: values of pairs.
+        sums: the results are summed over the second slot.
+
+    Returns:
+        Results `[groups, places, features]`, zero in pieces that hold no pair and of no meaning in
+        empty places of others; or their sums `[atoms, n, features]`.
+    """
+    atoms, n = first.shape[:2]
+    places = pairs.first.shape[1]
+    size = min(places, PIECE)
+
+    def evaluate(of_first, of_second, slots, other, *values):
+        one = of_first.at[slots].get(mode="clip")
+        return function(one, of_second.at[other].get(mode="clip"), *values)
+
+    def group(inputs):
+        of_first, of_second, slots, other, count, values = inputs
+        of_first, of_second = (a.reshape(-1, a.shape[-1]) for a in (of_first, of_second))
+        if size == places:
+            result = jax.checkpoint(evaluate)(of_first, of_second, slots, other, *values)
+        else:
+            result = _in_pieces(evaluate, of_first, of_second, count, (slots, other, *values))
+        if not sums:
+            return result
+        zero = jnp.zeros((GROUP * n, result.shape[1]), result.dtype)
+        return zero.at[slots].add(result, mode="drop").reshape(GROUP, n, -1)
+
+    results = jax.lax.map(group, (in_groups(first), in_groups(second), *pairs, of_pairs))
+    return results.reshape(-1, *results.shape[2:])[:atoms] if sums else results
+
+
+def _in_pieces(evaluate, of_first, of_second, count, rows):
+    """Results of the pieces of one group, those without a pair skipped."""
+    pieces = rows[0].shape[0] // PIECE
+    shaped = [a.reshape(pieces, PIECE, *a.shape[1:]) for a in rows]
+    result = jax.eval_shape(evaluate, of_first, of_second, *(a[0] for a in shaped))
+
+    def nothing(*_: Array) -> Array:
+        return jnp.zeros(result.shape, result.dtype)
+
+    def piece(inputs):
+        index, own = inputs
+        there = index * PIECE < count
+        return jax.lax.cond(there, evaluate, nothing, of_first, of_second, *own)
+
+    results = jax.lax.map(jax.checkpoint(piece), (jnp.arange(pieces, dtype=jnp.int32), shaped))
+    return results.reshape(-1, results.shape[-1])

@@ -1,0 +1,85 @@
+"""Lists of pairs of slots against the places `[atoms, n, n]`."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlip_jax.nn import slot_pairs
+
+LONG = 24
+"""Slots of a row with more places than a piece has."""
+
+
+def _inside(atoms: int, n: int, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    share = random.random((atoms, 1)) ** 3
+    return random.random((atoms, n)) < share
+
+
+def _values(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+@given(st.integers(1, 40), st.sampled_from([1, 3, LONG]), st.integers(0, 1000))
+def test_every_pair_that_is_there_stands_in_the_list_once(atoms, n, seed):
+    inside = _inside(atoms, n, seed)
+    pairs = jax.tree.map(np.asarray, slot_pairs.slot_pairs(jnp.asarray(inside)))
+    found = []
+    for group, count in enumerate(pairs.number):
+        slots = np.stack([pairs.first[group], pairs.second[group]], axis=1) + group * (
+            slot_pairs.GROUP * n
+        )
+        found += [tuple(divmod(int(flat), n) for flat in pair) for pair in slots[:count]]
+        assert np.all(pairs.first[group, count:] == slot_pairs.GROUP * n)
+    expected = [
+        ((i, j), (i, k))
+        for i in range(atoms)
+        for j, k in itertools.permutations(np.flatnonzero(inside[i]).tolist(), 2)
+    ]
+    assert found == expected
+
+
+@pytest.mark.parametrize("n", [4, LONG])
+def test_sums_and_their_derivatives_are_those_of_all_places(n):
+    atoms, size = 21, 3
+    inside = jnp.asarray(_inside(atoms, n, 1))
+    first, second = (jnp.asarray(_values((atoms, n, size), seed)) for seed in (2, 3))
+    kernel = jnp.asarray(_values((size, size), 4))
+    pairs = slot_pairs.slot_pairs(inside)
+
+    def function(one, other, *own):
+        return jnp.tanh((one * other + sum(own)) @ kernel) + one
+
+    def listed(first, second):
+        own = slot_pairs.map_pairs(function, pairs, first, second)
+        return slot_pairs.map_pairs(function, pairs, first, second, own, sums=True)
+
+    def placed(first, second):
+        one = jnp.broadcast_to(first[:, :, None], (atoms, n, n, size))
+        other = jnp.broadcast_to(second[:, None], (atoms, n, n, size))
+        there = inside[:, :, None] & inside[:, None] & ~jnp.eye(n, dtype=bool)[None]
+        values = function(one, other, function(one, other))
+        return jnp.sum(jnp.where(there[..., None], values, 0.0), axis=2)
+
+    def slope(sums):
+        def loss(first, second):
+            return jnp.sum(jnp.sin(sums(first, second)))
+
+        return jax.grad(lambda *ends: jnp.sum(jax.grad(loss)(*ends) ** 2), argnums=(0, 1))
+
+    ends = (first, second)
+    np.testing.assert_allclose(jax.jit(listed)(*ends), placed(*ends), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(
+        jax.vmap(listed)(*(a[None] for a in ends))[0], placed(*ends), rtol=0, atol=1e-13
+    )
+    for found, expected in zip(jax.jit(slope(listed))(*ends), slope(placed)(*ends), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+    tangents = (second, first)
+    _, forward = jax.jvp(listed, ends, tangents)
+    _, expected = jax.jvp(placed, ends, tangents)
+    np.testing.assert_allclose(forward, expected, rtol=0, atol=1e-12)
