@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def fit(
     terminal = log.Terminal(training.epochs, progress)
     terminal.say(f"run {output}: reading data")
     data = dataset.load(sections.data, base or Path.cwd())
-    task, found = _prepare(sections, data, dtype, base or Path.cwd())
+    task, found = _prepare(sections, data, dtype, base or Path.cwd(), terminal.say)
     complete = dataclasses.replace(sections, model=task.model)
     write_data(data.card["files"], output, resume)
     write_config(resolved(complete), output, resume)
@@ -90,6 +91,9 @@ def fit(
     card = _card(data, found, complete, outcome, solved)
     if task.observables is not None:
         card["observables"] = observed.conclude(task.observables, outcome.variables, output)
+    if training.start is not None:
+        card["moved"] = start.changes(task.variables, outcome.variables)
+        terminal.say(start.describe_changes(card["moved"]))
     potential = _potential(task.model, outcome.variables, found, card)
     if "posterior" in outcome.variables:
         unseen = data.valid if len(data.valid) else data.train
@@ -118,7 +122,7 @@ def untrained(sections: Sections, base: Path | None = None) -> Potential:
     """
     dtype = inference.require_precision(sections.training.precision)
     base = base or Path.cwd()
-    task, found = _prepare(sections, dataset.load(sections.data, base), dtype, base)
+    task, found = _prepare(sections, dataset.load(sections.data, base), dtype, base, lambda _: None)
     return _potential(task.model, task.variables, found, {})
 
 
@@ -140,7 +144,7 @@ def _check_output(output: Path, resume: bool) -> None:
 
 
 def _prepare(
-    sections: Sections, data: Dataset, dtype: np.dtype, base: Path
+    sections: Sections, data: Dataset, dtype: np.dtype, base: Path, say: Callable[[str], None]
 ) -> tuple[Task, Statistics]:
     """Statistics, the complete model with its first variables, and the batches."""
     training = sections.training
@@ -151,8 +155,12 @@ def _prepare(
     model = models.fill_from_statistics(sections.model, found)
     variables = None
     if training.start is not None:
-        model, variables = start.of_potential(training.start, base, sections.model, dtype)
+        first = start.of_potential(training.start, base, sections.model, dtype)
+        model, variables = first.model, first.variables
         needs = models.requirements(model)
+        way = training.start_reference_energies
+        found, done = start.reference_energies(first, data.train, way, found)
+        say(done)
     devices = settings.count_devices(training)
     passes = 2 if sections.optimizer is None else training.epochs
     batches = BatchConfig(

@@ -44,6 +44,10 @@ class TrainingConfig:
         report: whether to write `report.html` and plots at the end.
         start: directory of a potential whose parameters training begins with, beside the config or
             in the working directory; its model has to be the one of the config.
+        start_reference_energies: with `start`, `refit` shifts the reference energies of that
+            potential such that its energies are those of the training data as far as shifts of
+            elements can make them (another level of theory has other ones); `keep` leaves them;
+            `data` takes those of `data.statistics`.
     """
 
     name: Annotated[str, Field(min_length=1)] = "run"
@@ -66,6 +70,7 @@ class TrainingConfig:
     tensorboard: bool = False
     report: bool = True
     start: str | None = None
+    start_reference_energies: Literal["refit", "keep", "data"] = "refit"
 
     def __post_init__(self):
         if self.monitor not in MONITORS:

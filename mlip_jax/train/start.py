@@ -1,13 +1,15 @@
 """The variables that training begins with: new ones, or those of a potential."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 
-from mlip_jax import models, storage
+from mlip_jax import inference, models, storage
 from mlip_jax.config import UserError
 from mlip_jax.data.batching import BatchConfig, BatchSource
 from mlip_jax.data.dataset import find
@@ -15,6 +17,7 @@ from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.shapes import SLOTS_PER_COMPILATION
 from mlip_jax.data.statistics import Statistics
 from mlip_jax.data.structure import Structure
+from mlip_jax.elements import SYMBOLS
 from mlip_jax.models.initial import cast_variables, initial_variables
 from mlip_jax.potential import Potential, Variables
 
@@ -48,10 +51,8 @@ def first_variables(
     return cast_variables(variables, dtype)
 
 
-def of_potential(
-    path: str, base: Path, model: nn.Module, dtype: np.dtype
-) -> tuple[nn.Module, Variables]:
-    """The model and the variables of a potential on the disk.
+def of_potential(path: str, base: Path, model: nn.Module, dtype: np.dtype) -> Potential:
+    """A potential on the disk, without what an exact solver says of it.
 
     Args:
         path: of `training.start`.
@@ -69,7 +70,90 @@ def of_potential(
         raise UserError(f"training.start: {error}") from None
     _check_same(model, potential, path)
     kept = {k: v for k, v in potential.variables.items() if k != "posterior"}
-    return potential.model, cast_variables(kept, dtype)
+    return dataclasses.replace(potential, variables=cast_variables(kept, dtype))
+
+
+def reference_energies(
+    potential: Potential, structures: Sequence[Structure], way: str, found: Statistics
+) -> tuple[Statistics, str]:
+    """The statistics with the reference energies of training that begins with a potential.
+
+    Where they are fitted again, shifts of the elements minimise the squared errors of the energies
+    per atom; of equally good ones the smallest is taken, and elements that the data lack keep
+    theirs.
+
+    Args:
+        potential: see `of_potential`.
+        structures: training data.
+        way: `training.start_reference_energies`.
+        found: of the training data.
+
+    Returns:
+        The statistics, and what was done, in words.
+
+    Raises:
+        UserError: for energies by source, or data without energies, where they have to be fitted.
+    """
+    if way == "data":
+        return found, "reference energies are those of the data"
+    if found.source_reference_energies or potential.head_energies:
+        raise UserError(
+            f"training.start_reference_energies: got {way} for reference energies by source; "
+            "expected data."
+        )
+    kept = dict(potential.reference_energies)
+    if way == "keep":
+        return dataclasses.replace(found, reference_energies=kept), (
+            "reference energies are those of the potential"
+        )
+    known = [s for s in structures if s.trainable_label("energy") is not None]
+    if not known:
+        raise UserError(
+            "training.start_reference_energies: got refit for training data without energies; "
+            "expected keep or data."
+        )
+    elements = sorted({int(z) for s in known for z in s.atomic_numbers})
+    counts = np.array([[np.sum(s.atomic_numbers == z) for z in elements] for s in known])
+    atoms = counts.sum(axis=1, keepdims=True)
+    labels = np.array([s.trainable_label("energy") for s in known], float)
+    predicted = np.array([one.energy for one in inference.predict(potential, known)])
+    errors = (labels - predicted) / atoms[:, 0]
+    shifts = np.linalg.lstsq(counts / atoms, errors, rcond=None)[0]
+    left = errors - counts / atoms @ shifts
+    named = ", ".join(
+        f"{SYMBOLS[z]} {shift:+.3f}" for z, shift in zip(elements, shifts, strict=True)
+    )
+    energies = kept | {z: kept[z] + float(s) for z, s in zip(elements, shifts, strict=True)}
+    return dataclasses.replace(found, reference_energies=energies), (
+        f"reference energies re-fitted ({named} eV): mean absolute error of the energies "
+        f"{1e3 * np.mean(np.abs(errors)):.4g} -> {1e3 * np.mean(np.abs(left)):.4g} meV/atom"
+    )
+
+
+def changes(before: Variables, after: Variables) -> dict[str, float]:
+    """How far parameters have moved, relative to their norm, by the first part of their path."""
+    moved = {}
+    for name, old in before["params"].items():
+        pairs = list(zip(jax.tree.leaves(old), jax.tree.leaves(after["params"][name]), strict=True))
+        size = sum(float(np.sum(np.square(np.asarray(a, np.float64)))) for a, _ in pairs)
+        step = sum(float(np.sum(np.square(np.asarray(b, np.float64) - a))) for a, b in pairs)
+        moved[name] = float(np.sqrt(step / size)) if size else float(np.sqrt(step))
+    return moved
+
+
+def describe_changes(moved: dict[str, float]) -> str:
+    """The changes in words, the largest first, with a warning where there are none."""
+    if max(moved.values(), default=0.0) == 0.0:
+        return (
+            "warning: no parameter has moved from those of training.start; look at "
+            "optimizer.groups and the learning rate"
+        )
+    ordered = sorted(moved.items(), key=lambda item: -item[1])
+    still = [name for name, change in ordered if change == 0.0]
+    text = ", ".join(f"{name} {change:.2g}" for name, change in ordered if change > 0.0)
+    return f"parameters moved, relative to their norm: {text}" + (
+        f"; not at all: {', '.join(still)}" if still else ""
+    )
 
 
 def _check_same(model: nn.Module, potential: Potential, path: str) -> None:

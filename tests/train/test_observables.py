@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from mlip_jax import config as configs
-from mlip_jax import storage, train, units
+from mlip_jax import train, units
 from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
 from mlip_jax.properties import elastic
 from mlip_jax.properties.cubic import is_cubic
-from mlip_jax.train import loop, observed, start
+from mlip_jax.train import loop, observed
 from mlip_jax.train.loss import PropertyLoss
 from mlip_jax.train.observables import ObservablesConfig
-from tests.simulate import argon, silicon
+from tests.simulate import silicon
 from tests.train import stretchable, tiny
 
 ELASTIC = {name: {"value": 100.0, "tolerance": 1.0} for name in ("C11", "C12", "C44")}
@@ -115,22 +115,6 @@ def test_which_crystals_are_cubic():
     assert is_cubic(dataclasses.replace(whole, atomic_numbers=zincblende))
     hexagonal = np.array([[3.8, 0, 0], [-1.9, 3.29, 0], [0, 0, 6.2]])
     assert not is_cubic(Structure(np.array([14]), np.zeros((1, 3)), hexagonal, np.ones(3, bool)))
-
-
-def test_training_starts_with_a_potential_of_the_same_model(tmp_path):
-    potential = argon.potential()
-    storage.save(potential, tmp_path / "potential")
-    unknown = dataclasses.replace(potential.model, species=None)
-    model, variables = start.of_potential("potential", tmp_path, unknown, np.dtype("float32"))
-    assert model == potential.model
-    for leaf, own in zip(*map(jax.tree.leaves, (variables, potential.variables)), strict=True):
-        assert leaf.dtype == np.float32
-        np.testing.assert_allclose(leaf, own, rtol=1e-6)
-    other = dataclasses.replace(potential.model, cutoff=potential.cutoff + 1.0)
-    with pytest.raises(UserError, match=r"another model:\n.*cutoff"):
-        start.of_potential("potential", tmp_path, other, np.dtype("float32"))
-    with pytest.raises(UserError, match=r"training\.start: .*nowhere"):
-        start.of_potential("nothing", tmp_path, other, np.dtype("float32"))
 
 
 # Values and slopes. For u E(s r): a = a0/s, C = C0 u s³, so that both derivatives are known.
