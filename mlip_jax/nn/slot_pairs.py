@@ -46,9 +46,11 @@ def slot_pairs(inside: Bool[Array, "atoms n"]) -> SlotPairs:
     Args:
         inside: slots that take part.
     """
-    n = inside.shape[1]
-    rows = in_groups(inside)
-    there = rows[:, :, :, None] & rows[:, :, None, :] & ~jnp.eye(n, dtype=bool)[None, None]
+    atoms, n = inside.shape
+    rows = -(-atoms // GROUP) * GROUP
+    real = jnp.arange(rows).reshape(-1, GROUP, 1) < atoms
+    used = in_groups(inside) & real
+    there = used[:, :, :, None] & used[:, :, None, :] & ~jnp.eye(n, dtype=bool)[None, None]
     there = there.reshape(there.shape[0], -1)
     upto = jax.lax.associative_scan(jnp.add, there.astype(jnp.int32), axis=1)
     places = there.shape[1]
@@ -62,9 +64,12 @@ def slot_pairs(inside: Bool[Array, "atoms n"]) -> SlotPairs:
 
 
 def in_groups(values: Array) -> Array:
-    """Rows of atoms as `[groups, GROUP, ...]`; the last group is filled up with zeros."""
+    """Rows of atoms as `[groups, GROUP, ...]`; the last group is filled up with its last row.
+
+    That row is one that functions of pairs can meet; zeros, as directions, are not.
+    """
     missing = -values.shape[0] % GROUP
-    padded = jnp.pad(values, ((0, missing), *((0, 0),) * (values.ndim - 1)))
+    padded = jnp.pad(values, ((0, missing), *((0, 0),) * (values.ndim - 1)), mode="edge")
     return padded.reshape(-1, GROUP, *values.shape[1:])
 
 

@@ -40,7 +40,8 @@ def check_loss(config: LossConfig, task: Task) -> None:
     if any(getattr(config, name) is not None for name in set(PROPERTIES) - shown):
         predicted = jax.eval_shape(predict_fn(task.model), task.variables, graph)
         shown = {name for name in PROPERTIES if getattr(predicted, name) is not None}
-    if config.magmoms is None and getattr(task.model, "predict_magmoms", False):
+    new = task.training.start is None
+    if new and config.magmoms is None and getattr(task.model, "predict_magmoms", False):
         raise UserError(
             "loss.magmoms: null, while the model predicts magnetic moments, which nothing would "
             "train. Give it a weight, or set the model's predict_magmoms: false."

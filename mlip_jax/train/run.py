@@ -161,6 +161,8 @@ def _prepare(
         way = training.start_reference_energies
         found, done = start.reference_energies(first, data.train, way, found)
         say(done)
+        if sections.loss.magmoms is None and getattr(model, "predict_magmoms", False):
+            say("warning: magnetic moments are not trained, but features that they are read from")
     devices = settings.count_devices(training)
     passes = 2 if sections.optimizer is None else training.epochs
     batches = BatchConfig(

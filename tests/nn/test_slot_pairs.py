@@ -83,3 +83,21 @@ def test_sums_and_their_derivatives_are_those_of_all_places(n):
     _, forward = jax.jvp(listed, ends, tangents)
     _, expected = jax.jvp(placed, ends, tangents)
     np.testing.assert_allclose(forward, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [3, LONG])
+def test_empty_places_meet_no_values_that_slots_do_not_have(n):
+    """A function whose derivative is infinite at zero, where no slot has a zero."""
+    inside = jnp.asarray(_inside(19, n, 5))
+    values = jnp.asarray(1.0 + np.abs(_values((19, n, 2), 6)))
+    pairs = slot_pairs.slot_pairs(inside)
+
+    def total(scale):
+        sums = slot_pairs.map_pairs(
+            lambda one, other: scale * jnp.sqrt(one * other), pairs, values, values, sums=True
+        )
+        return jnp.sum(sums)
+
+    slope, curvature = jax.jit(lambda s: (jax.grad(total)(s), jax.grad(jax.grad(total))(s)))(2.0)
+    assert float(slope) == pytest.approx(float(total(2.0)) / 2.0)
+    assert np.isfinite(curvature)
