@@ -98,7 +98,8 @@ def map_pairs(
     """
     atoms, n = first.shape[:2]
     places = pairs.first.shape[1]
-    size = min(places, PIECE)
+    # On a GPU what counts is to have much to do at once; empty places are worked off, too.
+    in_turn = jax.default_backend() == "cpu"
 
     def evaluate(of_first, of_second, slots, other, *values):
         one = of_first.at[slots].get(mode="clip")
@@ -107,7 +108,7 @@ def map_pairs(
     def group(inputs):
         of_first, of_second, slots, other, count, values = inputs
         of_first, of_second = (a.reshape(-1, a.shape[-1]) for a in (of_first, of_second))
-        if size == places:
+        if places <= PIECE or not in_turn:
             result = jax.checkpoint(evaluate)(of_first, of_second, slots, other, *values)
         else:
             result = _in_pieces(evaluate, of_first, of_second, count, (slots, other, *values))
@@ -116,7 +117,8 @@ def map_pairs(
         zero = jnp.zeros((GROUP * n, result.shape[1]), result.dtype)
         return zero.at[slots].add(result, mode="drop").reshape(GROUP, n, -1)
 
-    results = jax.lax.map(group, (in_groups(first), in_groups(second), *pairs, of_pairs))
+    inputs = (in_groups(first), in_groups(second), *pairs, of_pairs)
+    results = jax.lax.map(group, inputs) if in_turn else jax.vmap(group)(inputs)
     return results.reshape(-1, *results.shape[2:])[:atoms] if sums else results
 
 

@@ -44,8 +44,10 @@ def test_every_pair_that_is_there_stands_in_the_list_once(atoms, n, seed):
     assert found == expected
 
 
-@pytest.mark.parametrize("n", [4, LONG])
-def test_sums_and_their_derivatives_are_those_of_all_places(n):
+@pytest.mark.parametrize(("n", "backend"), [(4, "cpu"), (LONG, "cpu"), (LONG, "gpu")])
+def test_sums_and_their_derivatives_are_those_of_all_places(n, backend, monkeypatch):
+    """In turn as on a CPU, and at once as on a GPU."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     atoms, size = 21, 3
     inside = jnp.asarray(_inside(atoms, n, 1))
     first, second = (jnp.asarray(_values((atoms, n, size), seed)) for seed in (2, 3))
