@@ -72,7 +72,8 @@ def _prepare(
     ensemble = ensembles.build(
         EnsembleConfig("nve"), case["timestep_fs"], structure.num_atoms, system.dtype
     )
-    compiled = dynamics.build(system.predict, ensemble, system.template, case["md_steps"])
+    steps = case["md_steps"]
+    compiled = dynamics.build(system.predict, ensemble, system.template, steps, system.model)
     limits = dynamics.Limits(*(system.dtype.type(value) for value in dynamics.Limits()))
     return _Prepared(system, compiled, limits)
 

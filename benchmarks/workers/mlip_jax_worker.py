@@ -10,7 +10,7 @@ from mlip_jax_dynamics import dynamics_tasks
 from protocol import Program, Task, serve, versions
 from structures import batches
 
-from mlip_jax.cli import process
+from mlip_jax import compilation
 from mlip_jax.data.batching import Batch, make_labels
 from mlip_jax.data.collate import collate, exact_bucket, make_graph
 from mlip_jax.data.structure import Structure, StructureLabels
@@ -223,7 +223,7 @@ def describe(variables, edges: int) -> dict:
 
 def build(case: dict, settings: dict) -> Program:
     """Build the program that the case asks for."""
-    process.light_compiler()
+    compilation.use_older_emitters()
     if "batch_size" in case:
         return training(case, settings)
     make = screening if "screen" in case.get("tasks", ()) else inference

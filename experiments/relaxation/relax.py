@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from ase.io import read, write
 
+from mlip_jax import compilation
 from mlip_jax.cli import process
 from mlip_jax.data.formats.ase_files import from_atoms
 from mlip_jax.interop import catalogue
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--skin", type=float, default=0.3, help="Å, of the neighbour lists")
     options = parser.parse_args()
     process.quiet_xla()
-    process.light_compiler()
+    compilation.use_older_emitters()
     process.prepare_jax("float32")
     options.output.mkdir(parents=True, exist_ok=True)
     begun = crystals(options.count, options.largest)

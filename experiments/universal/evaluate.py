@@ -20,7 +20,7 @@ import errors
 import jax
 import report
 
-from mlip_jax import inference
+from mlip_jax import compilation, inference
 from mlip_jax.cli import process
 from mlip_jax.config import UserError
 from mlip_jax.data import formats
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Evaluates what is missing, one set after the other; 1 where a pair could not be evaluated."""
     options = parse(arguments)
     process.quiet_xla()
-    process.light_compiler()
+    compilation.use_older_emitters()
     process.prepare_jax("float32")
     jax.monitoring.register_event_duration_secs_listener(count_programs)
     folder = options.output / ("all" if options.limit is None else f"limit-{options.limit}")

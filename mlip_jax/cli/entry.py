@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mlip_jax import __version__
+from mlip_jax import __version__, compilation
 from mlip_jax.cli import (
     data,
     describe,
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         process.restart_tuned()
     process.quiet_xla()
-    process.light_compiler()
+    compilation.use_older_emitters()
     try:
         app(args=None if arguments is None else list(arguments), prog_name="mlip-jax")
     except SystemExit as end:

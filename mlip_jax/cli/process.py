@@ -8,7 +8,6 @@ import enum
 import errno
 import functools
 import hashlib
-import importlib.metadata
 import os
 import platform
 import sys
@@ -21,9 +20,6 @@ import typer
 from mlip_jax.config import UserError
 
 USER_ERROR, INTERRUPTED = 1, 130
-
-_FUSION_EMITTERS = "xla_cpu_use_fusion_emitters"
-_HAVE_FUSION_EMITTERS = (["0", "10"],)
 
 COMPUTING = ("train", "evaluate", "predict", "md", "relax", "study", "properties")
 """Commands that run large compiled programs."""
@@ -82,20 +78,6 @@ def quiet_xla() -> None:
     between this machine and itself.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
-def light_compiler() -> None:
-    """Turns off XLA's newer emitters of fused loops for CPUs, before it compiles anything.
-
-    For MACE on 512 silicon atoms the compiler then takes 8 instead of 14 s of processor time and 25
-    instead of 315 MiB, and the program is as fast. XLA does not start with a flag that it does not
-    know, so this is done only for releases of jaxlib that were seen to have it. `XLA_FLAGS` that
-    name the flag, or `MLIP_JAX_TUNE=0`, are left alone.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    known = importlib.metadata.version("jaxlib").split(".")[:2] in _HAVE_FUSION_EMITTERS
-    if known and _FUSION_EMITTERS not in flags and os.environ.get("MLIP_JAX_TUNE") != "0":
-        os.environ["XLA_FLAGS"] = f"{flags} --{_FUSION_EMITTERS}=false".strip()
 
 
 def tuned_environment(

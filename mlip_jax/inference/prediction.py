@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from mlip_jax import models
+from mlip_jax import compilation, models
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket, collate
 from mlip_jax.data.lists import NeighborLists
@@ -138,7 +138,10 @@ def predict(
 def _program(model: nn.Module) -> Any:
     """One jitted function for each model, so that a second call compiles nothing."""
     predict = predict_fn(model)
-    return jax.jit(lambda v, graph: dataclasses.replace(predict(v, graph), features=None))
+    return jax.jit(
+        lambda v, graph: dataclasses.replace(predict(v, graph), features=None),
+        compiler_options=compilation.options(model),
+    )
 
 
 def _references(potential: Potential, structure: Structure) -> np.ndarray:

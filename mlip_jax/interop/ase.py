@@ -10,7 +10,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from mlip_jax import heads
+from mlip_jax import compilation, heads
 from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import require_precision
@@ -84,7 +84,7 @@ class MLIPCalculator(Calculator):
         self._members: list[_Member] = []
         for p in self.potentials:
             same = [m.predict for m in self._members if m.potential.model == p.model]
-            predict = same[0] if same else jax.jit(predict_fn(p.model))
+            predict = same[0] if same else _compiled(p.model)
             self._members.append(_Member(p, predict, dtype, skin, block))
 
     def calculate(
@@ -110,6 +110,10 @@ class MLIPCalculator(Calculator):
         if self.atoms is not None and _total_charge(atoms) != _total_charge(self.atoms):
             changes.append("initial_charges")
         return changes
+
+
+def _compiled(model: Any) -> Any:
+    return jax.jit(predict_fn(model), compiler_options=compilation.options(model))
 
 
 class _Member:

@@ -119,6 +119,11 @@ class CHGNet(nn.Module):
         return (self.bond_cutoff,)
 
     @property
+    def many_activations(self) -> bool:
+        """See `mlip_jax.compilation`."""
+        return True
+
+    @property
     def needs_reverse(self) -> bool:
         """A bond receives messages at both its ends."""
         return True

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from mlip_jax import compilation
 from mlip_jax.graph import AtomicGraph, Leaf, edge_vectors, pytree, safe_norm, volumes
 from mlip_jax.potential import Prediction, predict_fn
 from mlip_jax.simulate import relax
@@ -80,7 +81,7 @@ def program(model: Any, settings: Any, cutoff: float) -> Any:
         first = (start, state, empty, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
         return jax.lax.while_loop(go_on, body, first)[:3]
 
-    return jax.jit(run)
+    return jax.jit(run, compiler_options=compilation.options(model))
 
 
 def _judge(graph, state: BatchState, prediction: Prediction, settings) -> BatchState:

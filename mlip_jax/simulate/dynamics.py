@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mlip_jax import units
+from mlip_jax import compilation, units
 from mlip_jax.graph import AtomicGraph, pytree
 from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.device import DeviceNeighbors
@@ -127,6 +127,7 @@ def build(
     ensemble: Ensemble,
     template: AtomicGraph,
     chunk_length: int,
+    model: Any = None,
 ) -> Dynamics:
     """Compiles (lazily) the steps of a system.
 
@@ -135,6 +136,8 @@ def build(
         ensemble: the integrator.
         template: graph of the system, see `neighbors.active.to_graph`.
         chunk_length: most steps of a chunk.
+        model: of the potential, where the compiler is to know it (see `compilation`); steps that
+            another program takes up cannot have options of their own.
     """
 
     def evaluate(variables, state: DynamicsState) -> DynamicsState:
@@ -172,7 +175,9 @@ def build(
     def advance(variables, state, steps, limits):
         return _loop(step, ensemble, chunk_length, variables, state, steps, limits)
 
-    return Dynamics(jax.jit(init), jax.jit(advance), before, evaluate, after, ensemble)
+    options = compilation.options(model)
+    begin, go_on = (jax.jit(function, compiler_options=options) for function in (init, advance))
+    return Dynamics(begin, go_on, before, evaluate, after, ensemble)
 
 
 def advance_chunk(

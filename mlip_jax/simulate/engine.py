@@ -104,7 +104,9 @@ def run(
         mobile=mobile,
         drift_interval=simulation.drift_interval,
     )
-    compiled = dynamics.build(system.predict, integrator, system.template, simulation.chunk_length)
+    compiled = dynamics.build(
+        system.predict, integrator, system.template, simulation.chunk_length, system.model
+    )
     output.mkdir(parents=True, exist_ok=True)
     state, header = start.first_state(
         system, compiled, draw(system.masses), simulation, ensemble, resume

@@ -57,7 +57,7 @@ def fire(
     system = prepare(potential, structure, config.precision, config.skin, config.block)
     zeros = np.zeros(structure.positions.shape, system.dtype)
     ensemble = descent(system.dtype.type(config.max_displacement))
-    compiled = dynamics.build(system.predict, ensemble, system.template, config.chunk)
+    compiled = dynamics.build(system.predict, ensemble, system.template, config.chunk, system.model)
     state = compiled.init(
         system.variables,
         jax.random.PRNGKey(0),

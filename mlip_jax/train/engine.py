@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from mlip_jax import compilation
 from mlip_jax.config import UserError
 from mlip_jax.data.batching import Batch, BatchSource
 from mlip_jax.data.structure import Structure
@@ -94,15 +95,15 @@ def build(task: Task) -> Engine:
     full = task.optimizer.full_batch
     if task.training.max_steps is not None:
         total = min(total, task.training.max_steps)
-    predict = predict_fn(task.model)
+    predict, options = predict_fn(task.model), compilation.options(task.model)
     optimizer = optimizers.build(
         task.optimizer, task.variables["params"], total, per_epoch, _whitening(task)
     )
     if full:
-        step = Programs(steps.gradient_fn(predict, task.loss, mesh))
+        step = Programs(steps.gradient_fn(predict, task.loss, mesh), options=options)
     else:
         step = steps.step_fn(predict, task.loss, optimizer, task.training.ema, mesh)
-        step = Programs(step, donate=(0,))
+        step = Programs(step, donate=(0,), options=options)
     constants = steps.constants_of(task.variables)
     return Engine(
         task=task,
@@ -110,7 +111,7 @@ def build(task: Task) -> Engine:
         valid_mesh=valid_mesh,
         optimizer=optimizer,
         step=step,
-        evaluate=Programs(steps.evaluate_fn(predict, task.loss, valid_mesh)),
+        evaluate=Programs(steps.evaluate_fn(predict, task.loss, valid_mesh), options=options),
         constants=jax.device_put(constants, steps.replicated(mesh)),
         total_steps=total,
         valid_batches=None

@@ -162,8 +162,13 @@ class Programs:
         seconds: spent on compiling so far.
     """
 
-    def __init__(self, function: Callable[..., Any], donate: tuple[int, ...] = ()):
-        self._jitted = jax.jit(function, donate_argnums=donate)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        donate: tuple[int, ...] = (),
+        options: dict[str, bool | str] | None = None,
+    ):
+        self._jitted = jax.jit(function, donate_argnums=donate, compiler_options=options)
         self._compiled: dict[Any, jax.stages.Compiled] = {}
         self.seconds = 0.0
 

@@ -54,22 +54,6 @@ def test_the_environment_decides_on_cache_and_restart(monkeypatch):
     assert process.tuned_environment({}, ["train"]) is None
 
 
-def test_the_compiler_is_lightened_where_its_flag_is_known(monkeypatch):
-    flag = "--xla_cpu_use_fusion_emitters"
-
-    def flags(version: str, **environment: str) -> str | None:
-        monkeypatch.setattr(process.importlib.metadata, "version", lambda _: version)
-        monkeypatch.setattr(process.os, "environ", dict(environment))
-        process.light_compiler()
-        return process.os.environ.get("XLA_FLAGS")
-
-    assert flags("0.10.1") == f"{flag}=false"
-    assert flags("0.10.1", XLA_FLAGS="--a=b") == f"--a=b {flag}=false"
-    assert flags("0.10.1", XLA_FLAGS=f"{flag}=true") == f"{flag}=true"
-    assert flags("0.10.1", MLIP_JAX_TUNE="0") is None
-    assert flags("1.0.0") is None
-
-
 def test_label_keys_come_from_the_card_and_the_command_line(potential):
     from mlip_jax.cli.use import label_keys
 
