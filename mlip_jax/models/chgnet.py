@@ -25,6 +25,7 @@ from mlip_jax.graph import (
     prefix_length,
     safe_norm,
 )
+from mlip_jax.models import chgnet_basis
 from mlip_jax.models import chgnet_layers as layers
 from mlip_jax.models.chgnet_layers import Angles, Convolution, Gated
 from mlip_jax.models.fields import from_data, require_positive
@@ -107,6 +108,7 @@ class CHGNet(nn.Module):
     mlp_out_bias: bool = False
     predict_magmoms: bool = False
     energy_scale: float | None = None
+    many_activations = True  # see `mlip_jax.compilation`
 
     @property
     def hops(self) -> int:
@@ -117,11 +119,6 @@ class CHGNet(nn.Module):
     def prefix_cutoffs(self) -> tuple[float, ...]:
         """Cutoffs [Å] of prefixes of the rows: that of the bond graph."""
         return (self.bond_cutoff,)
-
-    @property
-    def many_activations(self) -> bool:
-        """See `mlip_jax.compilation`."""
-        return True
 
     @property
     def needs_reverse(self) -> bool:
@@ -266,8 +263,10 @@ def _embed(
 
     def block(vectors):
         distances = safe_norm(vectors)
-        basis = layers.radial_basis(distances, of_atoms, model.cutoff, exponent)
-        near = layers.radial_basis(distances[:, :number], of_bonds, model.bond_cutoff, exponent)
+        basis = chgnet_basis.radial_basis(distances, of_atoms, model.cutoff, exponent)
+        near = chgnet_basis.radial_basis(
+            distances[:, :number], of_bonds, model.bond_cutoff, exponent
+        )
         lengths = jnp.where(distances == 0.0, 1.0, distances)[..., None]
         directions = (vectors / lengths)[:, :number]
         inside = distances[:, :number] < model.bond_cutoff
@@ -275,14 +274,15 @@ def _embed(
         return bonds, near @ to_bond_weight.kernel, directions, inside
 
     def basis(here, there):
-        return layers.angular_basis(here, there, of_angles) @ to_angle.kernel
+        return chgnet_basis.angular_basis(here, there, of_angles) @ to_angle.kernel
 
     bonds, weights, directions, inside = map_atom_blocks(block, graph, edge_vectors(graph))
     pairs = slot_pairs.slot_pairs(inside)
     angles = Angles(weights, pairs, slot_pairs.map_pairs(basis, pairs, directions, directions))
-    most = jnp.sum(inside, axis=1)
-    found = jax.ops.segment_max(most, graph.graph_index, num_segments=graph.num_graphs)
-    return bonds, angles, found[graph.graph_index] >= np.int32(2)
+    most = jax.ops.segment_max(
+        jnp.sum(inside, axis=1), graph.graph_index, num_segments=graph.num_graphs
+    )
+    return bonds, angles, most[graph.graph_index] >= np.int32(2)
 
 
 def _isolated(parameters: Parameters) -> Float[Array, "species _"]:

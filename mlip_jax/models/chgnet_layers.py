@@ -8,7 +8,6 @@ bonds receive from the angles at either end is added over a slot and its reverse
 of slots of the first part of a row, in either order, as a list of those that are there.
 """
 
-import math
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -18,12 +17,9 @@ from jaxtyping import Array, Bool, Float
 
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph, map_atom_blocks
-from mlip_jax.nn import dense, radial, slot_pairs
+from mlip_jax.nn import dense, slot_pairs
 from mlip_jax.nn.dense import Dense, DenseKernels, Norm, NormKernels
 from mlip_jax.nn.slot_pairs import SlotPairs
-
-COSINE_FACTOR = 1.0 - 1e-6
-"""F, by which cosines are multiplied before their angle is taken."""
 
 
 class Gated(NamedTuple):
@@ -112,53 +108,6 @@ class ConvolutionKernels(nn.Module):
         message = GatedKernels(self.inputs, self.size, True, self.layer_norm, name="message")(dtype)
         (output,) = DenseKernels((self.size, self.size), self.bias, name="output")(dtype)
         return Convolution(message, output)
-
-
-def radial_basis(
-    distances: Float[Array, "*edges"],
-    frequencies: Float[Array, " basis"],
-    cutoff: float,
-    exponent: int,
-) -> Float[Array, "*edges basis"]:
-    """`sqrt(2 / c) sin(n π r / c) / r` times the polynomial envelope, zero from the cutoff on.
-
-    Args:
-        distances: Å.
-        frequencies: n.
-        cutoff: c, Å.
-        exponent: of the envelope.
-    """
-    envelope = radial.polynomial_envelope(distances, cutoff, exponent)
-    scaled = envelope * (math.sqrt(2.0 / cutoff) * math.pi / cutoff)
-    return radial.bessel(distances, frequencies, cutoff) * scaled[..., None]
-
-
-def angular_basis(
-    here: Float[Array, "angles 3"],
-    there: Float[Array, "angles 3"],
-    frequencies: Float[Array, " half"],
-) -> Float[Array, "angles basis"]:
-    """`[1/√2, sin f θ, cos f θ] / √π` of the angles between directions; Deng et al., eq. 1.
-
-    The published angle is `θ = arccos(F cos)` with `F = COSINE_FACTOR`, so that 0 and π are never
-    reached. Its sine, `sqrt(sin² + (1 - F²) cos²)` with the sine of a cross product, keeps its
-    digits where directions are parallel: in float32 the arc cosine loses half of them. Frequencies
-    are trained, not integers, so that there is no recurrence without θ.
-
-    Args:
-        here: unit vectors.
-        there: likewise.
-        frequencies: f.
-    """
-    cosines = jnp.sum(here * there, axis=-1)
-    crossed = jnp.cross(here, there)
-    squares = jnp.sum(crossed * crossed, axis=-1)
-    rest = 1.0 - COSINE_FACTOR**2
-    angles = jnp.arctan2(jnp.sqrt(squares + rest * cosines * cosines), COSINE_FACTOR * cosines)
-    phases = angles[:, None] * frequencies[None, :]
-    constant = jnp.full((*cosines.shape, 1), math.sqrt(0.5), cosines.dtype)
-    functions = [constant, jnp.sin(phases), jnp.cos(phases)]
-    return jnp.concatenate(functions, axis=-1) / math.sqrt(math.pi)
 
 
 def gated(network: Gated, inputs: Float[Array, "*batch twice"]) -> Float[Array, "*batch features"]:

@@ -13,7 +13,7 @@ from mlip_jax.config import UserError
 from mlip_jax.data import formats
 from mlip_jax.data.collate import Bucket, make_graph
 from mlip_jax.data.structure import Structure, StructureLabels
-from mlip_jax.models import chgnet_layers
+from mlip_jax.models import chgnet_basis
 from mlip_jax.models.chgnet import CHGNet
 from mlip_jax.potential import predict_fn
 
@@ -197,7 +197,7 @@ def test_angles_of_parallel_bonds_have_finite_derivatives():
 
     def total(directions):
         here, there = jnp.repeat(directions, 3, axis=0), jnp.tile(directions, (3, 1))
-        functions = chgnet_layers.angular_basis(here, there, jnp.arange(1.0, 4.0))
+        functions = chgnet_basis.angular_basis(here, there, jnp.arange(1.0, 4.0))
         return jnp.sum(functions * jnp.arange(1.0, 8.0)[None])
 
     line = jnp.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.6, 0.8, 0.0]])
@@ -208,12 +208,12 @@ def test_angles_of_parallel_bonds_have_finite_derivatives():
     here = jnp.array([[1.0, 0.0, 0.0]])
     there = jnp.array([[-np.cos(tilt), np.sin(tilt), 0.0]])
     frequencies = jnp.arange(1.0, 4.0)
-    double = chgnet_layers.angular_basis(here, there, frequencies)
+    double = chgnet_basis.angular_basis(here, there, frequencies)
     cosine = np.cos(np.pi - tilt) * (1 - 1e-6)
     sines = np.sin(np.arange(1, 4) * np.arccos(cosine)) / np.sqrt(np.pi)
     # The arc cosine multiplies rounding by 1 / sin θ = 600.
     np.testing.assert_allclose(double[0, 1:4], sines, rtol=0, atol=1e-12)
-    single = chgnet_layers.angular_basis(
+    single = chgnet_basis.angular_basis(
         *(a.astype(jnp.float32) for a in (here, there, frequencies))
     )
     np.testing.assert_allclose(single, double, rtol=0, atol=1e-6)
