@@ -32,7 +32,7 @@ def md(
 
     `ensemble.kind` is nve, langevin, csvr or nose_hoover; `ensemble.barostat` (with langevin or
     csvr) lets the cell move: isotropic, axes or flexible. Temperature and pressure are numbers or
-    schedules. `simulation` has fixed_atoms, fixed_elements and drift_interval.
+    schedules. `simulation` has fixed_atoms, fixed_elements, drift_interval and reflecting walls.
 
     Writes the trajectory, `thermo.jsonl`, `thermo.png` and a restart file. Ctrl-C leaves all of
     them complete. The config has the sections `potential` (a path, or a published name),

@@ -21,6 +21,7 @@ from mlip_jax.simulate import (
     start,
     thermo,
     trajectory,
+    walls,
 )
 from mlip_jax.simulate.dynamics import Chunk, DynamicsState, Limits, Stop
 from mlip_jax.simulate.progress import Progress
@@ -95,6 +96,12 @@ def run(
         barostat.check_cell(
             ensemble.barostat, structure.cell, structure.pbc, any_fixed=mobile is not None
         )
+    walls.check(
+        simulation.walls,
+        structure,
+        moving_cell=ensemble.barostat is not None,
+        drift_interval=simulation.drift_interval,
+    )
     system = prepare(potential, structure, simulation.precision, simulation.skin, simulation.block)
     integrator = ensembles.build(
         ensemble,
@@ -103,6 +110,7 @@ def run(
         system.dtype,
         mobile=mobile,
         drift_interval=simulation.drift_interval,
+        between=simulation.walls,
     )
     compiled = dynamics.build(
         system.predict, integrator, system.template, simulation.chunk_length, system.model

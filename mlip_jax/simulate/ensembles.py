@@ -6,9 +6,10 @@ from jaxtyping import Bool, Float
 
 from mlip_jax import units
 from mlip_jax.config import UserError
-from mlip_jax.simulate import barostat, integrators, schedules
+from mlip_jax.simulate import barostat, integrators, schedules, walls
 from mlip_jax.simulate.integrators import Ensemble
 from mlip_jax.simulate.settings import EnsembleConfig, Schedule
+from mlip_jax.simulate.walls import Walls
 
 Mobile = Bool[np.ndarray, " atoms"]
 """Which atoms may move."""
@@ -22,6 +23,7 @@ def build(
     *,
     mobile: Mobile | None = None,
     drift_interval: int = 0,
+    between: Walls | None = None,
 ) -> Ensemble:
     """The ensemble of a config.
 
@@ -32,6 +34,7 @@ def build(
         dtype: of positions and momenta.
         mobile: which atoms may move; `None`: all.
         drift_interval: steps between removals of the total momentum; 0: never.
+        between: reflecting walls, which take up momentum along their axes.
 
     Raises:
         UserError: for a removal of momentum that the ensemble does not go together with.
@@ -42,7 +45,8 @@ def build(
     drift_free = mobile is None and (config.kind != "langevin" or drift_interval > 0)
     moving = num_atoms if mobile is None else int(np.sum(mobile))
     # A total momentum that is zero carries no thermal energy.
-    freedom = 3 * moving - 3 if drift_free and moving > 1 else 3 * moving
+    still = 3 - len(between or {}) if drift_free and moving > 1 else 0
+    freedom = 3 * moving - still
     mask = None if mobile is None else np.asarray(mobile)[:, None]
     strain = None
     if config.barostat is not None:
@@ -66,6 +70,8 @@ def build(
         ensemble = integrators.nose_hoover(step, kT, chain, freedom, mask)
         if isinstance(config.temperature, Schedule):  # its extended energy is that of one kT
             ensemble = ensemble._replace(bath_energy=None)
+    if between:
+        ensemble = walls.reflecting(ensemble, between, dtype)
     return integrators.without_drift(ensemble, drift_interval) if drift_interval else ensemble
 
 

@@ -149,6 +149,8 @@ class SimulationConfig:
         fixed_atoms: atoms of the structure's file that do not move (from 0; all copies of them).
         fixed_elements: symbols of elements whose atoms do not move.
         drift_interval: steps between removals of the motion of the centre of mass; 0: never.
+        walls: Å, places of a lower and an upper reflecting wall by axis (`{z: [0, 40]}`); the
+            structure is not periodic across them.
         precision: of positions, momenta and the potential.
         skin: Å, width beyond the cutoff within which the neighbour list holds pairs.
         chunk: steps between two looks of the host at most.
@@ -170,6 +172,9 @@ class SimulationConfig:
     fixed_atoms: tuple[Annotated[int, Ge(0)], ...] = ()
     fixed_elements: tuple[str, ...] = ()
     drift_interval: Annotated[int, Ge(0)] = 0
+    walls: dict[Literal["x", "y", "z"], tuple[float, float]] = dataclasses.field(
+        default_factory=dict
+    )
     precision: Literal["float32", "float64"] = "float32"
     skin: Positive = 0.5
     chunk: Annotated[int, Ge(1)] = 100
@@ -190,6 +195,12 @@ class SimulationConfig:
             raise UserError(
                 f"simulation.supercell: got {list(self.supercell)}; expected whole numbers ≥ 1."
             )
+        for axis, (lower, upper) in self.walls.items():
+            if not lower < upper:
+                raise UserError(
+                    f"simulation.walls.{axis}: got [{lower:g}, {upper:g}] Å; expected the lower "
+                    "wall first."
+                )
 
     @property
     def num_steps(self) -> int:
