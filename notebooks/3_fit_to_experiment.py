@@ -26,6 +26,7 @@ import os
 import shutil
 from pathlib import Path
 
+import ase.io
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -61,23 +62,30 @@ functions = {
     "num_angular": 3 if SMALL else 8,
     "zetas": [1, 4] if SMALL else [1, 2, 4, 8],
 }
+folder = Path("runs/fit_to_experiment")
+folder.mkdir(parents=True, exist_ok=True)
+for name in ("train", "test"):
+    frames = ase.io.read(SILICON / f"{name}.extxyz.gz", index=":")
+    crystals = [f for f in frames if f.info["config_type"].startswith(("diamond", "isolated"))]
+    print(f"{name}: {len(crystals)} of {len(frames)} structures")
+    ase.io.write(folder / f"{name}.extxyz", crystals)
 config = {
     "data": {
-        "train": str(SILICON / "train.extxyz.gz"),
+        "train": str(folder / "train.extxyz"),
         "valid": 0.1,
-        "train_size": 100 if SMALL else None,
+        "train_size": 60 if SMALL else None,
         "labels": labels,
     },
     "model": {"local": {"descriptor": {"acsf": functions}, "regressor": {"linear": {}}}},
     "loss": {
-        "energy": {"weight": 100.0},
+        "energy": {"weight": 5.0},
         "forces": {"weight": 1.0},
-        "stress": {"weight": 100.0},
+        "stress": {"weight": 10.0},
     },
     "solver": {"name": "bayesian_ridge", "grades": False},
     "training": {"precision": "float64", "batch_size": 4, "devices": 1, "report": False},
 }
-run = Path("runs/fit_to_experiment")
+run = folder / "labels"
 shutil.rmtree(run, ignore_errors=True)
 potential = mj.train.fit(mj.train.parse(config), run, progress=False)
 fitted, unravel = jax.flatten_util.ravel_pytree(potential.variables["params"])
@@ -126,7 +134,7 @@ def observables_and_slopes(parameters):
 # %%
 NAMES = ("lattice constant [Å]", "C$_{11}$ [GPa]", "C$_{12}$ [GPa]", "C$_{44}$ [GPa]")
 EXPERIMENT = np.array([5.431, 165.8, 63.9, 79.6])
-TOLERANCE = np.array([0.001, 0.5, 0.5, 0.5])
+TOLERANCE = np.array([0.0002, 0.3, 0.3, 0.3])
 found, slopes = observables_and_slopes(fitted)
 print("fit to PBE:", np.round(found, 3), " experiment:", EXPERIMENT)
 
@@ -135,10 +143,10 @@ print("fit to PBE:", np.round(found, 3), " experiment:", EXPERIMENT)
 # crystals.
 
 # %%
-direction = 1e-3 * fitted * np.random.default_rng(0).normal(size=fitted.size)
-ahead, behind = (observables_and_slopes(fitted + h * direction)[0] for h in (0.1, -0.1))
+direction = fitted * np.random.default_rng(0).normal(size=fitted.size)
+ahead, behind = (observables_and_slopes(fitted + h * direction)[0] for h in (1e-6, -1e-6))
 print("implicit:  ", slopes @ direction)
-print("difference:", (ahead - behind) / 0.2)
+print("difference:", (ahead - behind) / 2e-6)
 
 # %% [markdown]
 # ## As little as possible
@@ -187,7 +195,7 @@ plt.show()
 # %%
 moved = {**others, "params": unravel(fitted + factor @ z)}
 changed = dataclasses.replace(potential, variables=jax.tree.map(np.asarray, moved))
-test = mj.read(SILICON / "test.extxyz.gz", keys=LabelKeys(**labels))
+test = mj.read(folder / "test.extxyz", keys=LabelKeys(**labels))
 errors = [mj.evaluate(p, test, precision="float64")["total"] for p in (potential, changed)]
 UNITS = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
 for name, unit in UNITS.items():

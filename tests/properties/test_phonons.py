@@ -144,3 +144,21 @@ def test_published_snap_potentials_give_the_frequencies_of_lammps(element):
     found = phonon_frequencies(potential, lammps.crystal(element), (2, 2, 2), points)
     # Displacements of 0.005 Å there leave differences of third order.
     np.testing.assert_allclose(found, list(expected.values()), rtol=1e-4, atol=1e-5)
+
+
+@needs_phonopy
+@pytest.mark.slow
+@pytest.mark.reference
+@pytest.mark.parametrize("element", lammps.ELEMENTS)
+def test_published_snap_potentials_have_the_derivatives_of_phonopys_displacements(element):
+    potential, structure = lammps.potential(element), lammps.crystal(element)
+    crystal = lattice_dynamics.phonopy_of(structure, (2, 2, 2))
+    found = []
+    for constants in (lattice_dynamics.derivatives(potential, crystal), None):
+        if constants is None:
+            lattice_dynamics.displace(potential, crystal, 0.01)
+        else:
+            crystal.force_constants = constants
+        crystal.run_qpoints(np.array([GAMMA, X, L]))
+        found.append(np.array(crystal.qpoints.frequencies))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-3)

@@ -7,20 +7,27 @@ likelihood from decorrelated samples; bounds are those of 99 %.
 """
 
 import dataclasses
+from pathlib import Path
+from typing import NamedTuple
 
+import ase.io
 import jax
 import numpy as np
 import pytest
 
+import mlip_jax as mj
 from mlip_jax import units
+from mlip_jax.data.structure import Structure
+from mlip_jax.potential import Potential
 from mlip_jax.simulate import dynamics, ensembles, system
 from mlip_jax.simulate.dynamics import Limits
 from mlip_jax.simulate.settings import BarostatConfig, EnsembleConfig
-from tests.simulate import argon
+from tests.simulate import argon, silicon
 from tests.simulate.test_thermostats import QUANTILE, correlation_time
 
 COLD, WARM = 60.0, 66.0  # K
 LOW, HIGH = 0.0, 0.05  # GPa
+SILICON_PBE = Path(__file__).resolve().parents[2] / "experiments/silicon_pbe/train.extxyz.gz"
 DOUBLE = np.dtype("float64")
 
 
@@ -59,16 +66,54 @@ def test_slope_of_known_distributions():
     assert error < 0.01
 
 
-def sampled(config, steps, discard, chunk=2000):
-    """Kinetic energies [eV] and volumes [Å^3] of 32 argon atoms."""
-    structure = argon.fcc(rattle=0.1)
-    prepared = system.prepare(argon.potential(), structure, "float64", 1.0)
-    integrator = ensembles.build(config, 4.0, structure.num_atoms, DOUBLE)
+class Crystal(NamedTuple):
+    """What is sampled, and its time step [fs]."""
+
+    potential: Potential
+    structure: Structure
+    timestep: float
+
+
+ARGON = Crystal(argon.potential(), argon.fcc(rattle=0.1), 4.0)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """8 silicon atoms with a potential that is fitted to DFT, linear in symmetry functions."""
+    folder = tmp_path_factory.mktemp("learned")
+    frames = ase.io.read(SILICON_PBE, index=":")
+    crystals = [f for f in frames if f.info["config_type"].startswith(("diamond", "isolated"))]
+    ase.io.write(folder / "train.extxyz", crystals)
+    config = {
+        "data": {
+            "train": str(folder / "train.extxyz"),
+            "valid": 0.0,
+            "labels": {"energy": "REF_energy", "forces": "REF_forces", "stress": "REF_stress"},
+        },
+        "model": {
+            "local": {
+                "descriptor": {"acsf": {"cutoff": 5.0, "num_radial": 8, "num_angular": 4}},
+                "regressor": {"linear": {}},
+            }
+        },
+        "loss": {"energy": {"weight": 5.0}, "forces": {"weight": 1.0}, "stress": {"weight": 10.0}},
+        "solver": {"name": "ridge", "alpha": 1e-8, "posterior": False, "grades": False},
+        "training": {"precision": "float64", "devices": 1, "report": False},
+    }
+    potential = mj.train.fit(mj.train.parse(config), folder / "run", progress=False)
+    return Crystal(potential, silicon.diamond((1, 1, 1)), 2.0)
+
+
+def sampled(config, steps, discard, crystal=ARGON, chunk=2000):
+    """Kinetic energies [eV] and volumes [Å^3]."""
+    potential, structure, timestep = crystal
+    prepared = system.prepare(potential, structure, "float64", 1.0)
+    integrator = ensembles.build(config, timestep, structure.num_atoms, DOUBLE)
     compiled = dynamics.build(prepared.predict, integrator, prepared.template, chunk)
     state = compiled.init(
         prepared.variables,
         jax.random.PRNGKey(3),
-        ensembles.maxwell_boltzmann(3, prepared.masses, COLD),
+        ensembles.maxwell_boltzmann(3, prepared.masses, config.first_temperature),
         prepared.masses[:, None],
         prepared.neighbors,
         prepared.images,
@@ -83,8 +128,8 @@ def sampled(config, steps, discard, chunk=2000):
     return np.concatenate(kinetic)[discard:], np.concatenate(volume)[discard:]
 
 
-def difference_of_betas():
-    return 1.0 / (units.BOLTZMANN * WARM) - 1.0 / (units.BOLTZMANN * COLD)
+def difference_of_betas(cold=COLD, warm=WARM):
+    return 1.0 / (units.BOLTZMANN * warm) - 1.0 / (units.BOLTZMANN * cold)
 
 
 @pytest.mark.slow
@@ -108,3 +153,16 @@ def test_volumes_at_two_pressures(kind, cell):
     high = dataclasses.replace(low, barostat=dataclasses.replace(barostat, pressure=HIGH))
     volumes = [sampled(config, 40000, 4000)[1] for config in (low, high)]
     check_slope(*volumes, -(HIGH - LOW) * units.GPA / (units.BOLTZMANN * COLD))
+
+
+@pytest.mark.slow
+def test_a_learned_potential_at_two_temperatures_and_pressures(learned):
+    barostat = BarostatConfig(relaxation_time=100.0, interval=5)
+    low = EnsembleConfig("csvr", 300.0, relaxation_time=50.0, barostat=barostat)
+    warm = dataclasses.replace(low, temperature=330.0)
+    dense = dataclasses.replace(low, barostat=dataclasses.replace(barostat, pressure=2.0))
+    kinetic, volumes = zip(
+        *[sampled(config, 30000, 2000, learned) for config in (low, warm, dense)], strict=True
+    )
+    check_slope(*kinetic[:2], -difference_of_betas(300.0, 330.0))
+    check_slope(volumes[0], volumes[2], -2.0 * units.GPA / (units.BOLTZMANN * 300.0))
