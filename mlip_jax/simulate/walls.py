@@ -6,7 +6,7 @@ walls: energy is conserved as it is without them, and the canonical ensemble is 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,12 +16,13 @@ from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
 from mlip_jax.simulate.integrators import Ensemble
 
-AXES = "xyz"
+Axis = Literal["x", "y", "z"]
+_AXES: tuple[Axis, ...] = ("x", "y", "z")
 
 _PARALLEL = 1e-6
 """Å, by which a lattice vector may lean out of the plane of a wall."""
 
-Walls = Mapping[str, tuple[float, float]]
+Walls = Mapping[Axis, tuple[float, float]]
 """Places [Å] of a lower and an upper wall, by axis."""
 
 
@@ -33,7 +34,7 @@ def reflecting(ensemble: Ensemble, walls: Walls, dtype: np.dtype) -> Ensemble:
         walls: see `check`.
         dtype: of positions.
     """
-    places = [(AXES.index(axis), *pair) for axis, pair in walls.items()]
+    places = [(_AXES.index(axis), *pair) for axis, pair in walls.items()]
 
     def before(state, around):
         state, cell = ensemble.before(state, around)
@@ -82,14 +83,14 @@ def check(walls: Walls, structure: Structure, *, moving_cell: bool, drift_interv
         )
     cell, pbc = np.asarray(structure.cell), np.asarray(structure.pbc, bool)
     for axis, (lower, upper) in walls.items():
-        across = np.abs(cell[pbc][:, AXES.index(axis)])
+        across = np.abs(cell[pbc][:, _AXES.index(axis)])
         if np.any(across > _PARALLEL):
             raise UserError(
                 f"simulation.walls.{axis}: got a wall across a periodic direction of the "
                 f"structure, pbc {pbc.tolist()}; expected periodic lattice vectors in the plane of "
                 f"the wall. Make the structure finite along {axis} (pbc)."
             )
-        places = structure.positions[:, AXES.index(axis)]
+        places = structure.positions[:, _AXES.index(axis)]
         if np.any((places < lower) | (places > upper)):
             raise UserError(
                 f"simulation.walls.{axis}: got [{lower:g}, {upper:g}] Å for atoms between "

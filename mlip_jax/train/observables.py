@@ -24,10 +24,14 @@ UNITS = {
     "C11": "GPa",
     "C12": "GPa",
     "C44": "GPa",
+    "frequency": "THz",
+    "rdf": "1",
 }
 """What can be observed, and in which unit."""
 
 ELASTIC = ("C11", "C12", "C44")
+FREQUENCY, RDF = "frequency", "rdf"
+_KEYS = {FREQUENCY: ("wave_vector", "branch"), RDF: ("distance", "pair")}
 _OF_CELL = ("lattice_constant", "density")
 
 
@@ -36,14 +40,55 @@ class Target:
     """What a value should be.
 
     Attributes:
-        value: in the unit of the observable: Å, g/cm^3 or GPa.
+        value: in the unit of the observable, see `UNITS`.
         tolerance: in the same unit; a deviation of this size adds `weight` to the loss.
         weight: of this target.
+        of: the observable, where the target has a name of its own: a system may have several
+            frequencies.
+        wave_vector: of `frequency`, multiples of the reciprocal vectors of the file's cell, without
+            2π; exact where it fits the supercell.
+        branch: of `frequency`, from 0 by increasing frequency, or from -1 down.
+        distance: Å, of `rdf`.
+        width: Å, of `rdf`: standard deviation of the Gaussian that a distance counts with.
+        pair: of `rdf`, symbols of the central atoms and of their neighbours; all where null.
     """
 
     value: float
     tolerance: Positive
     weight: Annotated[float, Field(ge=0)] = 1.0
+    of: str | None = None
+    wave_vector: tuple[float, float, float] | None = None
+    branch: int | None = None
+    distance: Positive | None = None
+    width: Positive = 0.05
+    pair: tuple[str, str] | None = None
+
+    def observable(self, name: str) -> str:
+        """What a target of this name is of."""
+        return self.of or name
+
+    def check(self, name: str) -> None:
+        """Looks whether it has what its observable needs.
+
+        Raises:
+            UserError: for an unknown observable, and keys that are missing.
+        """
+        observable = self.observable(name)
+        if observable not in UNITS:
+            raise configs.unknown_name("targets", "observable", observable, UNITS)
+        own = _KEYS.get(observable, ())
+        missing = [key for key in own if key != "pair" and getattr(self, key) is None]
+        if missing:
+            raise UserError(
+                f"targets.{name}: got no {' and no '.join(missing)}, which {observable} needs."
+            )
+        foreign = [key for keys in _KEYS.values() for key in keys if key not in own]
+        given = [key for key in foreign if getattr(self, key) is not None]
+        if given:
+            raise UserError(
+                f"targets.{name}: got {', '.join(given)}, which mean nothing for {observable}. "
+                "Remove them."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +147,14 @@ class SystemConfig:
     Attributes:
         structure: file, beside the config or in the working directory.
         targets: by name: `lattice_constant` (length of the first cell vector of the file),
-            `density`, `pressure`, and of cubic crystals `C11`, `C12` and `C44` with relaxed atoms.
+            `density`, `pressure`, of cubic crystals `C11`, `C12` and `C44` with relaxed atoms,
+            `frequency` of a phonon, and `rdf`, the radial distribution function at a distance.
         index: frame of the file.
         supercell: copies along each cell vector.
         sampling: of an ensemble; null: at the minimum of the energy. At constant pressure the
             lattice constant and the density are known, in a fixed cell the pressure and the elastic
-            constants.
+            constants, in both `rdf`; at the minimum lattice, density, elastic constants and
+            frequencies.
     """
 
     structure: str
@@ -119,12 +166,11 @@ class SystemConfig:
     def __post_init__(self):
         if not self.targets:
             raise UserError(f"targets: got none; expected some of {', '.join(UNITS)}.")
-        for name in self.targets:
-            if name not in UNITS:
-                raise configs.unknown_name("targets", "observable", name, UNITS)
+        for name, target in self.targets.items():
+            target.check(name)
         if min(self.supercell) < 1:
             raise UserError(f"supercell: got {list(self.supercell)}; expected numbers ≥ 1.")
-        foreign = sorted(set(self.targets) - set(self._known()[0]))
+        foreign = sorted(set(self.observables) - set(self._known()[0]))
         if foreign:
             known, kind, advice = self._known()
             raise UserError(
@@ -132,14 +178,20 @@ class SystemConfig:
                 f"meaning. {advice}"
             )
 
+    @property
+    def observables(self) -> tuple[str, ...]:
+        """What the targets are of, in their order."""
+        return tuple(target.observable(name) for name, target in self.targets.items())
+
     def _known(self) -> tuple[tuple[str, ...], str, str]:
         if self.sampling is None:
-            advice = "Give a sampling for the pressure, or leave it out."
-            return (*_OF_CELL, *ELASTIC), "at the minimum of the energy", advice
+            advice = "Give a sampling for the others, or leave them out."
+            return (*_OF_CELL, *ELASTIC, FREQUENCY), "at the minimum of the energy", advice
         if self.sampling.pressure is None:
             advice = "Set sampling.pressure in a system of its own."
-            return ("pressure", *ELASTIC), "in a fixed cell", advice
-        return _OF_CELL, "at constant pressure", "Put them into a system without sampling.pressure."
+            return ("pressure", *ELASTIC, RDF), "in a fixed cell", advice
+        advice = "Put them into a system without sampling.pressure."
+        return (*_OF_CELL, RDF), "at constant pressure", advice
 
 
 @dataclasses.dataclass(frozen=True)

@@ -160,7 +160,7 @@ class Observables:
                     "value": found.values[key],
                     "target": target.value,
                     "tolerance": target.tolerance,
-                    "unit": UNITS[name],
+                    "unit": UNITS[target.observable(name)],
                 }
         return {"loss": found.loss, "values": values, "effective_frames": found.sizes}
 

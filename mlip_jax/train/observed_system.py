@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from mlip_jax import elements
 from mlip_jax.config import UserError
 from mlip_jax.data import formats
 from mlip_jax.data.dataset import find
 from mlip_jax.data.structure import Structure
 from mlip_jax.potential import Potential
 from mlip_jax.properties.cubic import is_cubic
-from mlip_jax.simulate.system import replicate
 from mlip_jax.train import relaxed_observables, sampled_observables
-from mlip_jax.train.observables import ELASTIC, ObservablesConfig, SystemConfig
+from mlip_jax.train.observables import ELASTIC, ObservablesConfig, SystemConfig, Target
 from mlip_jax.train.relaxed_observables import Values
 from mlip_jax.train.sampled_observables import Sampler
 
@@ -30,14 +30,10 @@ class ObservedSystem:
         self.sample: Any = None
         self.anchor: Any = None
         self.compiled = ""
-        names, copies = tuple(config.targets), config.supercell[0]
-        structure = replicate(structure, config.supercell)
         if config.sampling is None:
-            values = relaxed_observables.values_fn(potential, structure, names, copies)
+            values = relaxed_observables.values_fn(potential, structure, config)
         else:
-            self.sampler = sampled_observables.build(
-                potential, structure, config.sampling, names, copies
-            )
+            self.sampler = sampled_observables.build(potential, structure, config)
             values = self.sampler.values
 
         def residuals(params: Any, constants: Any, sample: Any) -> tuple[Array, Values]:
@@ -111,7 +107,9 @@ def _read(name: str, config: SystemConfig, base: Path) -> Structure:
             f"{where}.structure: got pbc {np.asarray(structure.pbc).tolist()}; expected a crystal, "
             "periodic in three directions."
         )
-    elastic = [target for target in config.targets if target in ELASTIC]
+    for key, target in config.targets.items():
+        _check_target(f"{where}.targets.{key}", target, structure)
+    elastic = [observable for observable in config.observables if observable in ELASTIC]
     if elastic and not is_cubic(structure):
         raise UserError(
             f"{where}.targets: got {', '.join(elastic)} for {path}, which is no ideal cubic "
@@ -119,3 +117,18 @@ def _read(name: str, config: SystemConfig, base: Path) -> Structure:
             "displacements, or leave these targets out."
         )
     return structure
+
+
+def _check_target(where: str, target: Target, structure: Structure) -> None:
+    modes = 3 * structure.num_atoms
+    if target.branch is not None and not -modes <= target.branch < modes:
+        raise UserError(
+            f"{where}.branch: got {target.branch}; expected one of the {modes} modes of the file's "
+            f"cell, 0 to {modes - 1}. Correct it."
+        )
+    for symbol in target.pair or ():
+        if elements.atomic_number(symbol) not in structure.atomic_numbers:
+            raise UserError(
+                f"{where}.pair: got {symbol}; expected elements of the structure: "
+                f"{', '.join(elements.symbols(sorted(set(structure.atomic_numbers.tolist()))))}."
+            )

@@ -1,6 +1,6 @@
 """Observables at the minimum of the energy, with slopes by implicit differentiation."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -13,10 +13,12 @@ from mlip_jax.graph import volumes
 from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.device import DeviceNeighbors
 from mlip_jax.potential import Potential
+from mlip_jax.properties import phonons
 from mlip_jax.properties.elastic import elastic_fn
+from mlip_jax.properties.force_constants import force_constants_fn
 from mlip_jax.simulate import implicit
 from mlip_jax.simulate.system import System, prepare
-from mlip_jax.train.observables import ELASTIC
+from mlip_jax.train.observables import ELASTIC, FREQUENCY, SystemConfig
 
 TOLERANCE = 1e-6
 """eV/Å, of the relaxation."""
@@ -80,20 +82,26 @@ def roomy_list(system: System) -> DeviceNeighbors:
 
 
 def values_fn(
-    potential: Potential, structure: Structure, names: Collection[str], copies: int
+    potential: Potential, structure: Structure, config: SystemConfig
 ) -> Callable[[Any, None], Values]:
     """Makes `(variables, None) -> Values` of a structure whose atoms and cell are relaxed.
 
     Args:
         potential: for its model.
-        structure: where each relaxation begins.
-        names: of observables.
-        copies: cells of the file along the first cell vector.
+        structure: of the file; each relaxation begins at its supercell.
+        config: says which values.
     """
-    system = prepare(potential, structure, "float64", skin=0.5)
+    large, layout = phonons.supercell(structure, config.supercell)
+    system = prepare(potential, large, "float64", skin=0.5)
     listed = roomy_list(system)
     relax = implicit.relaxed_fn(system, cell="full", tolerance=TOLERANCE)
-    elastic = elastic_fn(system.predict)
+    elastic, second = elastic_fn(system.predict), force_constants_fn(system.predict)
+    wanted = config.observables
+    vibrations = {
+        name: (jnp.array([target.wave_vector]), target.branch)
+        for name, target in config.targets.items()
+        if target.observable(name) == FREQUENCY
+    }
     mass = float(np.sum(system.masses))
     positions, cell = system.neighbors.reference_positions, system.neighbors.reference_cell
 
@@ -101,18 +109,22 @@ def values_fn(
         del sample
         found = relax(variables, positions, cell, listed)
         named = {
-            "lattice_constant": jnp.linalg.norm(found.cell[0]) / copies,
+            "lattice_constant": jnp.linalg.norm(found.cell[0]) / config.supercell[0],
             "density": density(mass, volumes(found.cell[None])[0]),
         }
         stable = jnp.ones((), bool)
-        if any(name in ELASTIC for name in names):
-            at_end = device.update(listed, found.positions, found.cell)
-            graph, _ = active.to_graph(system.template, at_end, found.positions, found.cell)
+        at_end = device.update(listed, found.positions, found.cell)
+        graph, _ = active.to_graph(system.template, at_end, found.positions, found.cell)
+        if any(observable in ELASTIC for observable in wanted):
             constants = elastic(variables, graph)
             named |= cubic_constants(constants.stiffness)
             stable = constants.softest > 0.0
+        if vibrations:
+            between = second(variables, graph, layout.home)[:, : large.num_atoms]
+            for name, (points, branch) in vibrations.items():
+                named[name] = phonons.frequencies(between, layout, points)[0, branch]
         return Values(
-            {name: named[name] for name in names},
+            by_target(config, named),
             jnp.zeros(0),
             found.flags,
             found.converged,
@@ -120,6 +132,14 @@ def values_fn(
         )
 
     return values
+
+
+def by_target(config: SystemConfig, named: dict[str, Array]) -> dict[str, Array]:
+    """Values by the names of the targets, of values by those or by observables."""
+    return {
+        name: named[name if name in named else target.observable(name)]
+        for name, target in config.targets.items()
+    }
 
 
 def cubic_constants(stiffness: Float[Array, "6 6"]) -> dict[str, Float[Array, ""]]:

@@ -7,7 +7,7 @@ noise. Momenta are integrated by hand: each atom adds kT.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,17 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mlip_jax import units
+from mlip_jax import elements, units
 from mlip_jax.data.structure import Structure
 from mlip_jax.graph import volumes
 from mlip_jax.potential import Potential
 from mlip_jax.properties.elastic import tensor_of_strain, to_voigt
+from mlip_jax.properties.structure import smooth_distribution_fn
 from mlip_jax.simulate import differentiable, reweighting
 from mlip_jax.simulate.differentiable import Start
 from mlip_jax.simulate.dynamics import DynamicsState
 from mlip_jax.simulate.reweighting import Frames
-from mlip_jax.train.observables import ELASTIC, SamplingConfig
-from mlip_jax.train.relaxed_observables import Values, density, roomy_list
+from mlip_jax.simulate.system import replicate
+from mlip_jax.train.observables import ELASTIC, RDF, SamplingConfig, SystemConfig, Target
+from mlip_jax.train.relaxed_observables import Values, by_target, density, roomy_list
 
 
 class Ensembles(NamedTuple):
@@ -53,26 +55,21 @@ class Sampler(NamedTuple):
     values: Callable[[Any, Ensembles], Values]
 
 
-def build(
-    potential: Potential,
-    structure: Structure,
-    config: SamplingConfig,
-    names: Collection[str],
-    copies: int,
-) -> Sampler:
+def build(potential: Potential, structure: Structure, system: SystemConfig) -> Sampler:
     """Makes a system ready.
 
     Args:
         potential: for its model; its variables do not matter.
-        structure: the supercell, where each sample begins.
-        config: how it is sampled.
-        names: of observables.
-        copies: cells of the file along the first cell vector.
+        structure: of the file; each sample begins at its supercell.
+        system: says which values, and how it is sampled.
     """
+    config = system.sampling
+    assert config is not None
+    structure = replicate(structure, system.supercell)
     start = _begin(potential, structure, config, config.seed)
     listed = roomy_list(start.system)
     start = start._replace(state=dataclasses.replace(start.state, neighbors=listed))
-    strains = _strains(config.strain if any(name in ELASTIC for name in names) else None)
+    strains = _strains(config.strain if set(system.observables) & set(ELASTIC) else None)
     sample = reweighting.sample_fn(start, config.steps, config.interval, config.discard)
 
     def draw(variables: Any, seed: int) -> Ensembles:
@@ -84,15 +81,14 @@ def build(
         parts = [Ensembles(one.frames, one.energies) for one in drawn]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
 
-    return Sampler(draw, partial(_values, start, config, tuple(names), strains, copies))
+    return Sampler(draw, partial(_values, start, system, config, strains))
 
 
 def _values(
     start: Start,
+    system: SystemConfig,
     config: SamplingConfig,
-    names: tuple[str, ...],
     strains: Float[np.ndarray, "ensembles 6"],
-    copies: int,
     variables: Any,
     sample: Ensembles,
 ) -> Values:
@@ -108,7 +104,9 @@ def _values(
     if config.pressure is not None:
         mean = partial(reweighting.average, weights[0])
         mass = float(np.sum(start.system.masses))
-        named["lattice_constant"] = mean(jnp.linalg.norm(cells[0, :, 0], axis=-1)) / copies
+        named["lattice_constant"] = (
+            mean(jnp.linalg.norm(cells[0, :, 0], axis=-1)) / system.supercell[0]
+        )
         named["density"] = mean(density(mass, volumes(cells[0])))
     else:
         gas = len(start.system.masses) * kT * jnp.eye(3)
@@ -117,14 +115,29 @@ def _values(
         named["pressure"] = jnp.trace(mean_virials[0]) / (3.0 * volume) / units.GPA
         if len(strains) > 1:
             named |= _elastic(mean_virials, strains, volume)
+    for name, target in system.targets.items():
+        if target.observable(name) == RDF:
+            at = _distribution_fn(start.system.structure, target)
+            parts = jax.lax.map(at, jax.tree.map(lambda leaf: leaf[0], sample.frames))
+            named[name] = reweighting.average(weights[0], parts)
     yes = jnp.ones((), bool)
     return Values(
-        {name: named[name] for name in names},
+        by_target(system, named),
         jax.lax.stop_gradient(sizes),
         jnp.zeros((), jnp.int32),
         yes,
         yes,
     )
+
+
+def _distribution_fn(structure: Structure, target: Target) -> Callable[[Frames], Array]:
+    """`frame -> g(r)`; frames do not depend on the parameters, their weights do."""
+    assert target.distance is not None
+    chosen = None
+    if target.pair is not None:
+        chosen = (elements.atomic_number(target.pair[0]), elements.atomic_number(target.pair[1]))
+    at = smooth_distribution_fn(structure, target.distance, target.width, chosen)
+    return lambda frame: at(frame.positions, frame.cell)
 
 
 def _elastic(

@@ -15,6 +15,8 @@ from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
 from mlip_jax.properties import elastic
 from mlip_jax.properties.cubic import is_cubic
+from mlip_jax.properties.phonons import phonon_frequencies
+from mlip_jax.properties.structure import radial_distribution
 from mlip_jax.train import loop, observed
 from mlip_jax.train.loss import PropertyLoss
 from mlip_jax.train.observables import ObservablesConfig
@@ -22,6 +24,7 @@ from tests.simulate import silicon
 from tests.train import stretchable, tiny
 
 ELASTIC = {name: {"value": 100.0, "tolerance": 1.0} for name in ("C11", "C12", "C44")}
+MODE = {"value": 15.0, "tolerance": 0.1, "wave_vector": [0.5, 0.0, 0.0], "branch": -1}
 LATTICE = {"lattice_constant": {"value": 5.40, "tolerance": 0.01}}
 
 
@@ -47,6 +50,11 @@ def parsed(*arguments, **keys):
         ({"targets": ELASTIC, "sampling": {"temperature": 50.0, "pressure": 0.0}}, "constant pres"),
         ({"sampling": {"temperature": 50.0, "pressure": 0.0, "interval": 300}}, "a multiple"),
         ({"targets": {"C11": {"value": 1.0}}}, "tolerance: missing"),
+        ({"targets": {"frequency": {"value": 15.0, "tolerance": 0.1}}}, "no wave_vector and no br"),
+        ({"targets": {"TO": MODE | {"of": "frequenzy"}}}, "did you mean 'frequency'"),
+        ({"targets": {"C11": MODE}}, "wave_vector, branch, which mean nothing for C11"),
+        ({"targets": {"TO": MODE | {"of": "frequency", "pair": ["Si", "Si"]}}}, "got pair"),
+        ({"targets": {"rdf": {"value": 1.0, "tolerance": 0.1, "distance": 2.3}}}, "at the minimum"),
         ({"temperature": 50.0}, "unknown key 'temperature'"),
         ({"supercell": [0, 1, 1]}, "supercell"),
     ],
@@ -77,6 +85,11 @@ def test_structures_that_do_not_serve_are_refused(tmp_path):
     with pytest.raises(UserError, match="no ideal cubic crystal"):
         read(path)
     assert list(read(path, LATTICE)) == ["si"]
+    with pytest.raises(UserError, match=r"targets\.TO\.branch: got 30; .* 24 modes"):
+        read(path, {"TO": MODE | {"of": "frequency", "branch": 30}})
+    peak = {"of": "rdf", "distance": 2.3, "pair": ["Si", "O"], "value": 1.0, "tolerance": 0.1}
+    with pytest.raises(UserError, match=r"targets\.peak\.pair: got O; .*: Si"):
+        read(path, {"peak": peak}, sampling={"temperature": 50.0})
 
 
 def test_what_the_section_needs_of_the_others(tmp_path):
@@ -153,6 +166,67 @@ def test_relaxed_values_and_their_slopes(tmp_path):
     assert whole.loss == pytest.approx(float(np.sum(near.residuals**2)), rel=1e-9)
     expected = sum(2 * r * float(s["stretch"]) for r, s in zip(*near[1:], strict=True))
     assert float(whole.gradient["stretch"]) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.slow
+def test_frequencies_of_the_relaxed_crystal_and_their_slopes(tmp_path):
+    """Of the zone's centre and edge: those of the whole supercell, to the power 1/2 of u s²."""
+    path = stretchable.write(tmp_path)
+    targets = {
+        name: MODE | {"of": "frequency", "wave_vector": point, "branch": branch}
+        for name, point, branch in (("optical", [0, 0, 0], -1), ("acoustic", [0.5, 0, 0], 0))
+    }
+    config = parsed(path, targets, supercell=[2, 1, 1])
+    found = observed.Observables(
+        config, observed.read_structures(config, tmp_path), stretchable.potential()
+    )
+    strength, stretch = 1.2, 1.01
+    near = found.linearised(stretchable.variables(strength, stretch)["params"], {})
+    whole = silicon.diamond((1, 1, 1))
+    points = np.array([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0]])
+    expected = phonon_frequencies(silicon.potential(), whole, (2, 1, 1), points)
+    scale = np.sqrt(strength) * stretch
+    values = near.found.values
+    assert values["si.optical"] == pytest.approx(scale * expected[0, -1], rel=1e-3)
+    assert values["si.acoustic"] == pytest.approx(scale * expected[1, 0], rel=1e-3)
+    for row, name in enumerate(targets):
+        value = values[f"si.{name}"] / 0.1
+        slopes = near.slopes[row]
+        assert float(slopes["strength"]) == pytest.approx(0.5 * value / strength, rel=1e-4)
+        assert float(slopes["stretch"]) == pytest.approx(value / stretch, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_radial_distribution_is_that_of_the_frames_and_reweighted(tmp_path):
+    path = stretchable.write(tmp_path)
+    peak = {"of": "rdf", "distance": 2.35, "width": 0.1, "value": 5.0, "tolerance": 0.1}
+    targets = {"bond": peak, "second": peak | {"distance": 3.84, "pair": ["Si", "Si"]}}
+    sampling = {"temperature": 300.0, "steps": 400, "interval": 20, "discard": 100}
+    config = parsed(path, targets, sampling=sampling)
+    found = observed.Observables(
+        config, observed.read_structures(config, tmp_path), stretchable.potential()
+    )
+    params = stretchable.variables()["params"]
+    first = found.evaluate(params, {}).require()
+    system = found._systems[0]
+    frames = jax.tree.map(lambda leaf: np.asarray(leaf[0]), system.sample.frames)
+    whole = silicon.diamond((1, 1, 1))
+    structures = [
+        dataclasses.replace(whole, positions=x, cell=c)
+        for x, c in zip(frames.positions, frames.cell, strict=True)
+    ]
+    counted = radial_distribution(structures, cutoff=4.7, bins=4700, width=0.1)
+    for name, r in (("bond", 2.35), ("second", 3.84)):
+        expected = np.interp(r, counted.distances, counted.values)
+        assert first.values[f"si.{name}"] == pytest.approx(expected, rel=1e-4)
+    # Stronger bonds make a sharper peak; the slope is that of the reweighted average.
+    step = 1e-3
+    ahead, behind = (
+        found.measure(stretchable.variables(1.0 + h)["params"], {}) for h in (step, -step)
+    )
+    slope = (ahead.loss - behind.loss) / (2.0 * step)
+    assert float(first.gradient["strength"]) == pytest.approx(slope, rel=1e-4)
+    assert ahead.values["si.bond"] > behind.values["si.bond"]
 
 
 @pytest.mark.slow
