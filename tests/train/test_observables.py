@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 
 import jax
@@ -18,6 +20,7 @@ from mlip_jax.properties.cubic import is_cubic
 from mlip_jax.properties.phonons import phonon_frequencies
 from mlip_jax.properties.structure import radial_distribution
 from mlip_jax.train import loop, observed
+from mlip_jax.train.interrupt import TrainingInterrupted
 from mlip_jax.train.loss import PropertyLoss
 from mlip_jax.train.observables import ObservablesConfig
 from tests.simulate import silicon
@@ -263,10 +266,10 @@ def test_averages_of_a_cold_crystal_are_those_of_the_minimum(tmp_path):
 # Training.
 
 
-def task(path, **training):
+def task(path, targets=LATTICE, sampling=None, **training):
     plain = tiny.task(devices=1, precision="float64", ema=None, valid=False, **training)
     loss = dataclasses.replace(plain.loss, energy=None, forces=None)
-    config = parsed(path, LATTICE, weight=1.0, interval=2)
+    config = parsed(path, targets, weight=1.0, interval=2, sampling=sampling)
     observables = observed.Observables(
         config,
         observed.read_structures(config, Path()),
@@ -297,3 +300,37 @@ def test_training_moves_the_lattice_constant_to_its_target(tmp_path):
     assert record["values"]["si.lattice_constant"]["value"] == pytest.approx(5.40, abs=0.003)
     assert json.loads((tmp_path / "observables.json").read_text()) == record
     assert jnp.isfinite(record["loss"])
+
+
+@pytest.mark.slow
+def test_a_run_with_samples_resumes_bit_for_bit(tmp_path, monkeypatch):
+    """The sample of the checkpoint is older than the parameters: it has to be drawn at its own."""
+    path = stretchable.write(tmp_path)
+    sampling = {"temperature": 300.0, "steps": 60, "interval": 20, "discard": 20, "smallest": 0.3}
+    pressure = {"pressure": {"value": 0.3, "tolerance": 0.5}}
+
+    def begin():
+        return task(path, pressure, sampling, epochs=3)
+
+    whole = loop.train(begin(), tmp_path / "whole", progress=False)
+    steps, interrupted, count = loop.engine.take_step, begin(), 0
+
+    def counting(*arguments):
+        nonlocal count
+        count += 1
+        if count == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return steps(*arguments)
+
+    monkeypatch.setattr(loop.engine, "take_step", counting)
+    with pytest.raises(TrainingInterrupted, match="--resume"):
+        loop.train(interrupted, tmp_path / "parts", progress=False)
+    monkeypatch.undo()
+    assert interrupted.observables is not None
+    anchor = interrupted.observables.anchors({})["si"]
+    resumed = loop.train(begin(), tmp_path / "parts", resume=True, progress=False)
+    for one, other in zip(
+        jax.tree.leaves(whole.variables), jax.tree.leaves(resumed.variables), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert anchor["stretch"] == 1.0  # of the first step, not of the step that was interrupted
