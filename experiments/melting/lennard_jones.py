@@ -56,7 +56,7 @@ def main() -> None:
     assert spec.loader is not None
     melting = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(melting)
-    settings = melting.Settings(85.0, timestep=8.0, compressibility=0.5, steps=12000)
+    settings = melting.Settings(92.0, timestep=8.0, compressibility=0.5, steps=10000)
     found = melting.coexistence(potential(), crystal(), settings, Path(sys.argv[1]))
     expected = melting_temperature(found["pressure_GPa"])
     print(
