@@ -14,6 +14,7 @@ to be near enough that neither phase vanishes; the run says so where one does.
 import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -203,12 +204,17 @@ def main() -> None:
     parser.add_argument("--timestep", type=float, default=2.0, help="fs")
     parser.add_argument("--prepare", type=int, default=2000, help="steps of each stage before")
     parser.add_argument("--steps", type=int, default=10000, help="at constant energy")
+    parser.add_argument("--melt", type=float, default=3.0, help="heat of one half, in guesses")
+    parser.add_argument("--compressibility", type=float, default=0.02, help="a guess, 1/GPa")
     arguments = vars(parser.parse_args())
-    potential = mj.load(arguments.pop("potential"))
-    cell = mj.read(arguments.pop("crystal"))[0]
     output = arguments.pop("output")
     arguments["copies"] = tuple(arguments["copies"])
-    found = coexistence(potential, cell, Settings(**arguments), output)
+    try:
+        potential = mj.load(arguments.pop("potential"))
+        cell = mj.read(arguments.pop("crystal"))[0]
+        found = coexistence(potential, cell, Settings(**arguments), output)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     print(
         f"melts at {found['temperature_K']:.1f} ± {found['temperature_K_error']:.1f} K, "
         f"{found['pressure_GPa']:.3f} ± {found['pressure_GPa_error']:.3f} GPa"
