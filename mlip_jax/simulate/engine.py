@@ -85,23 +85,14 @@ def run(
         show_progress: whether to show a progress bar.
 
     Raises:
-        UserError: for an unknown element, an impossible cell, atoms at one place, missing momenta
-            or a restart file of another system.
+        UserError: for an unknown element, an impossible cell or wall, atoms at one place, missing
+            momenta or a restart file of another system.
     """
     output = Path(output)
     draw = start.initial_momenta(structure, simulation, ensemble, momenta)
     mobile = start.mobile_atoms(structure, simulation)
     structure = replicate(structure, simulation.supercell)
-    if ensemble.barostat is not None:
-        barostat.check_cell(
-            ensemble.barostat, structure.cell, structure.pbc, any_fixed=mobile is not None
-        )
-    walls.check(
-        simulation.walls,
-        structure,
-        moving_cell=ensemble.barostat is not None,
-        drift_interval=simulation.drift_interval,
-    )
+    _check_boundaries(structure, ensemble, simulation, any_fixed=mobile is not None)
     system = prepare(potential, structure, simulation.precision, simulation.skin, simulation.block)
     integrator = ensembles.build(
         ensemble,
@@ -132,6 +123,20 @@ def run(
             outputs.trajectory.close()
         if importlib.util.find_spec("matplotlib") is not None:
             thermo.plot(output / "thermo.jsonl", output / "thermo.png")
+
+
+def _check_boundaries(
+    structure: Structure, ensemble: EnsembleConfig, simulation: SimulationConfig, *, any_fixed: bool
+) -> None:
+    """Looks whether cell and walls go together with the structure and the ensemble."""
+    if ensemble.barostat is not None:
+        barostat.check_cell(ensemble.barostat, structure.cell, structure.pbc, any_fixed=any_fixed)
+    walls.check(
+        simulation.walls,
+        structure,
+        moving_cell=ensemble.barostat is not None,
+        drift_interval=simulation.drift_interval,
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
