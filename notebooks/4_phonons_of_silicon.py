@@ -125,8 +125,9 @@ copies = (2, 2, 2) if SMALL else (4, 4, 4)
 crystal = from_atoms(bulk("Si", "diamond", a=5.476))
 phonons = {name: lattice_dynamics(p, crystal, copies) for name, p in potentials.items()}
 for name, found in phonons.items():
-    stable = "stable" if found.stable else "unstable"
-    print(f"{name:18s} {stable}, lowest frequency {found.lowest:.2f} THz")
+    print(
+        f"{name:18s} {'' if found.stable else 'un'}stable, lowest frequency {found.lowest:.2f} THz"
+    )
 
 # %% [markdown]
 # Neutron scattering at room temperature: [Dolling (1963)](https://www.osti.gov/biblio/4122279)
@@ -135,11 +136,7 @@ for name, found in phonons.items():
 # lower.
 
 # %%
-EXPERIMENT = {
-    "G": (15.53,),
-    "X": (4.49, 12.32, 13.90),
-    "L": (3.43, 11.35, 12.60, 14.68),
-}
+EXPERIMENT = {"G": (15.53,), "X": (4.49, 12.32, 13.90), "L": (3.43, 11.35, 12.60, 14.68)}
 figure, (bands, density) = plt.subplots(1, 2, figsize=(10.0, 4.4), width_ratios=(3, 1), sharey=True)
 for number, (name, found) in enumerate(phonons.items()):
     reciprocal, begin, corners = np.linalg.inv(found.primitive.cell).T, 0.0, []
