@@ -125,9 +125,7 @@ copies = (2, 2, 2) if SMALL else (4, 4, 4)
 crystal = from_atoms(bulk("Si", "diamond", a=5.476))
 phonons = {name: lattice_dynamics(p, crystal, copies) for name, p in potentials.items()}
 for name, found in phonons.items():
-    print(
-        f"{name:18s} {'' if found.stable else 'un'}stable, lowest frequency {found.lowest:.2f} THz"
-    )
+    print(f"{name:18s} stable: {found.stable}, lowest frequency {found.lowest:.2f} THz")
 
 # %% [markdown]
 # Neutron scattering at room temperature: [Dolling (1963)](https://www.osti.gov/biblio/4122279)
