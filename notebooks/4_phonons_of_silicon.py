@@ -71,7 +71,7 @@ trained = {
         "learning_rate": {"schedule": "cosine_decay_schedule", "init_value": 3e-3, "alpha": 0.01},
         "clip_by_global_norm": 10.0,
     },
-    "training": {"epochs": 5 if SMALL else 150, "batch_size": 2, "ema": 0.9, "report": False},
+    "training": {"epochs": 40 if SMALL else 150, "batch_size": 2, "ema": 0.9, "report": False},
 }
 ace = {
     "cutoff": 5.0,
@@ -195,7 +195,7 @@ plt.show()
 # %%
 cubic = from_atoms(bulk("Si", "diamond", a=5.476, cubic=True))
 copies, steps = ((1, 1, 1), 1000) if SMALL else ((2, 2, 2), 10000)
-TIMESTEP, FRAMES, KELVIN, HIGHEST = 2.0, 4, 1000.0, 40.0
+TIMESTEP, FRAMES, KELVIN, HIGHEST = 2.0, 4, 300.0 if SMALL else 1000.0, 40.0
 conductions = {}
 for name, potential in potentials.items():
     run = Path("runs/conduction") / name.replace(" ", "_")
