@@ -64,7 +64,7 @@ def work(folder: Path) -> None:
         program.command(f"fix note all ave/time 1 1 1 c_thermo_temp c_thermo_pe file {path}")
         coupling.command(f"run {job['average']}")
         if rank == 0:
-            series = np.loadtxt(path)[len(np.loadtxt(path)) // 3 :, 1:]
+            series = np.loadtxt(path)[job["average"] // 3 :, 1:]
             blocks = np.array([part.mean(axis=0) for part in np.array_split(series, BLOCKS)])
             errors = blocks.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
             energies = 1e3 * np.array([blocks[:, 1].mean(), errors[1]]) / count

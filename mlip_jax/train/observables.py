@@ -76,6 +76,11 @@ class Target:
         observable = self.observable(name)
         if observable not in UNITS:
             raise configs.unknown_name("targets", "observable", observable, UNITS)
+        if observable != name and name in UNITS:
+            raise UserError(
+                f"targets.{name}: got of: {observable}, for a target with the name of another "
+                "observable; expected a name of its own. Rename it."
+            )
         own = _KEYS.get(observable, ())
         missing = [key for key in own if key != "pair" and getattr(self, key) is None]
         if missing:

@@ -55,6 +55,10 @@ def parsed(*arguments, **keys):
         ({"targets": {"C11": {"value": 1.0}}}, "tolerance: missing"),
         ({"targets": {"frequency": {"value": 15.0, "tolerance": 0.1}}}, "no wave_vector and no br"),
         ({"targets": {"TO": MODE | {"of": "frequenzy"}}}, "did you mean 'frequency'"),
+        (
+            {"targets": {"density": LATTICE["lattice_constant"] | {"of": "lattice_constant"}}},
+            "Rename",
+        ),
         ({"targets": {"C11": MODE}}, "wave_vector, branch, which mean nothing for C11"),
         ({"targets": {"TO": MODE | {"of": "frequency", "pair": ["Si", "Si"]}}}, "got pair"),
         ({"targets": {"rdf": {"value": 1.0, "tolerance": 0.1, "distance": 2.3}}}, "at the minimum"),
