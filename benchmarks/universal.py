@@ -97,8 +97,7 @@ def main() -> None:
     if not chosen.no_install:
         install(chosen)
     benchmark = Benchmark(chosen, make_case)
-    for name in chosen.cases:
-        benchmark.run(name)
+    benchmark.run_all()
     print(benchmark.finish(published, f"universal-{chosen.model}", md=MD))
 
 

@@ -67,6 +67,7 @@ def _prepare(
     from mlip_jax.simulate import dynamics, ensembles
     from mlip_jax.simulate.settings import EnsembleConfig
     from mlip_jax.simulate.system import prepare
+    from mlip_jax.simulate.watch import Limits
 
     system = prepare(potential, structure, "float32", skin, block)
     ensemble = ensembles.build(
@@ -74,7 +75,7 @@ def _prepare(
     )
     steps = case["md_steps"]
     compiled = dynamics.build(system.predict, ensemble, system.template, steps, system.model)
-    limits = dynamics.Limits(*(system.dtype.type(value) for value in dynamics.Limits()))
+    limits = Limits(*(system.dtype.type(value) for value in Limits()))
     return _Prepared(system, compiled, limits)
 
 

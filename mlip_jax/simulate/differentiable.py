@@ -26,10 +26,11 @@ from mlip_jax.data.structure import Structure
 from mlip_jax.neighbors import device
 from mlip_jax.potential import Potential
 from mlip_jax.simulate import dynamics, ensembles, floats
-from mlip_jax.simulate.dynamics import Dynamics, DynamicsState, Limits
+from mlip_jax.simulate.dynamics import Dynamics, DynamicsState
 from mlip_jax.simulate.gates import Gate
 from mlip_jax.simulate.settings import EnsembleConfig
 from mlip_jax.simulate.system import System, prepare
+from mlip_jax.simulate.watch import Limits
 
 Observe = Callable[[Any, DynamicsState], Any]
 """`(variables, state) -> tree of arrays`: what a trajectory notes of its states."""

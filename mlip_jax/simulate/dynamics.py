@@ -1,4 +1,4 @@
-"""Steps on the device: refresh the list, evaluate the potential, integrate, watch.
+"""Steps on the device: refresh the list, evaluate the potential, integrate.
 
 A chunk of steps is one compiled loop that touches the host nowhere. It ends early when a list
 overflows, when a limit is crossed, or at convergence; `advance_chunk` discards an overflowed chunk,
@@ -7,8 +7,8 @@ the second run draws the same numbers.
 """
 
 import dataclasses
-import enum
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,23 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mlip_jax import compilation, units
+from mlip_jax import compilation
 from mlip_jax.graph import AtomicGraph, pytree
 from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.device import DeviceNeighbors
 from mlip_jax.potential import PredictFn
-from mlip_jax.simulate.integrators import Ensemble, Surroundings, kinetic_energy
-
-
-class Stop(enum.IntEnum):
-    """Why a chunk ended before its last step."""
-
-    NONE = 0
-    TEMPERATURE = 1
-    DISTANCE = 2
-    NOT_FINITE = 3
-    GRADE = 4
-    CONVERGED = 5
+from mlip_jax.simulate.integrators import Ensemble, Surroundings
+from mlip_jax.simulate.watch import Limits, Records, observe, stop_code
 
 
 @pytree
@@ -60,28 +50,6 @@ class DynamicsState:
     virial: Float[Array, "3 3"]
     shortest: Float[Array, ""]
     grade: Float[Array, ""]
-
-
-class Limits(NamedTuple):
-    """A chunk ends when one is crossed: K, Å, grade, and eV/Å below which forces are converged."""
-
-    max_temperature: Any = np.inf
-    min_distance: Any = 0.0
-    max_grade: Any = np.inf
-    max_force: Any = 0.0
-
-
-class Records(NamedTuple):
-    """What was observed after every step of a chunk."""
-
-    potential: Float[Array, " steps"]
-    kinetic: Float[Array, " steps"]
-    bath: Float[Array, " steps"]
-    virial: Float[Array, " steps"]
-    shortest: Float[Array, " steps"]
-    max_force: Float[Array, " steps"]
-    grade: Float[Array, " steps"]
-    cell: Float[Array, "steps 3 3"]
 
 
 class Chunk(NamedTuple):
@@ -143,10 +111,11 @@ def build(
     def evaluate(variables, state: DynamicsState) -> DynamicsState:
         return _evaluate(predict, template, variables, _refresh(state))
 
-    def init(variables, key, momenta, masses, neighbors, images):
+    @jax.jit
+    def blank(key, momenta, masses, neighbors, images):
         positions = neighbors.reference_positions
         zero = jnp.zeros((), positions.dtype)
-        blank = DynamicsState(
+        state = DynamicsState(
             integrator=ensemble.init(key, positions, momenta, jnp.zeros_like(positions), masses),
             neighbors=neighbors,
             images=images,
@@ -157,7 +126,7 @@ def build(
             shortest=zero,
             grade=zero,
         )
-        return evaluate(variables, jax.tree.map(jnp.asarray, blank))
+        return jax.tree.map(jnp.asarray, state)
 
     def before(state: DynamicsState) -> DynamicsState:
         around = Surroundings(state.step, state.cell, state.virial)
@@ -169,15 +138,24 @@ def build(
         integrator = ensemble.after(state.integrator, around)
         return dataclasses.replace(state, integrator=integrator, step=state.step + 1)
 
-    def step(variables, state: DynamicsState) -> DynamicsState:
-        return after(evaluate(variables, before(state)))
+    def turn(variables, state: DynamicsState, fresh) -> DynamicsState:
+        """A step, or of a fresh state the evaluation alone."""
+        state = jax.lax.cond(fresh, lambda same: same, before, state)
+        return jax.lax.cond(fresh, lambda same: same, after, evaluate(variables, state))
+
+    @partial(jax.jit, compiler_options=compilation.options(model))
+    def program(variables, state, steps, limits, fresh):
+        return _loop(turn, ensemble, chunk_length, variables, state, steps, limits, fresh)
+
+    def init(variables, key, momenta, masses, neighbors, images):
+        state = blank(key, momenta, masses, neighbors, images)
+        limits = Limits(*(state.energy.dtype.type(value) for value in Limits()))
+        return program(variables, state, 0, limits, True).state
 
     def advance(variables, state, steps, limits):
-        return _loop(step, ensemble, chunk_length, variables, state, steps, limits)
+        return program(variables, state, steps, limits, False)
 
-    options = compilation.options(model)
-    begin, go_on = (jax.jit(function, compiler_options=options) for function in (init, advance))
-    return Dynamics(begin, go_on, before, evaluate, after, ensemble)
+    return Dynamics(init, advance, before, evaluate, after, ensemble)
 
 
 def advance_chunk(
@@ -214,11 +192,6 @@ def make_room(state: DynamicsState, overflowed: DeviceNeighbors) -> DynamicsStat
     else:
         capacity = device.grown_capacity(overflowed)
     return dataclasses.replace(state, neighbors=device.with_capacity(neighbors, capacity))
-
-
-def temperature(kinetic: Any, degrees_of_freedom: int) -> Any:
-    """Temperature [K] of a kinetic energy [eV]."""
-    return 2.0 * kinetic / (degrees_of_freedom * units.BOLTZMANN)
 
 
 def _evaluate(predict, template, variables, state: DynamicsState) -> DynamicsState:
@@ -258,43 +231,25 @@ def _refresh(state: DynamicsState) -> DynamicsState:
     return dataclasses.replace(state, integrator=integrator, neighbors=neighbors, images=images)
 
 
-def _loop(step, ensemble, length, variables, state, steps, limits) -> Chunk:
-    shapes = jax.eval_shape(lambda s: _observe(s, ensemble), state)
+def _loop(turn, ensemble, length, variables, state, steps, limits, fresh) -> Chunk:
+    """A chunk, or of a fresh state its first forces: one program, which compiles the model once."""
+    shapes = jax.eval_shape(lambda s: observe(s, ensemble), state)
     records = jax.tree.map(lambda one: jnp.zeros((length, *one.shape), one.dtype), shapes)
 
-    def running(carry: Chunk):
-        return (carry.done < steps) & (carry.stop == 0) & (carry.overflow == 0)
+    def running(carry: tuple[Chunk, Array]):
+        chunk, fresh = carry
+        return fresh | ((chunk.done < steps) & (chunk.stop == 0) & (chunk.overflow == 0))
 
-    def body(carry: Chunk) -> Chunk:
-        state = step(variables, carry.state)
-        observed = _observe(state, ensemble)
-        written = [r.at[carry.done].set(v) for r, v in zip(carry.records, observed, strict=True)]
-        stop = _stop_code(state, observed, ensemble, limits)
-        return Chunk(state, Records(*written), carry.done + 1, stop, device.flags(state.neighbors))
+    def body(carry: tuple[Chunk, Array]):
+        chunk, fresh = carry
+        state = turn(variables, chunk.state, fresh)
+        observed = observe(state, ensemble)
+        written = [r.at[chunk.done].set(v) for r, v in zip(chunk.records, observed, strict=True)]
+        stop = jnp.where(fresh, 0, stop_code(state, observed, ensemble, limits))
+        done = chunk.done + jnp.where(fresh, 0, 1)
+        chunk = Chunk(state, Records(*written), done, stop, device.flags(state.neighbors))
+        return chunk, jnp.zeros_like(fresh)
 
     nothing = jnp.zeros((), jnp.int32)
-    return jax.lax.while_loop(running, body, Chunk(state, records, nothing, nothing, nothing))
-
-
-def _observe(state: DynamicsState, ensemble: Ensemble) -> Records:
-    integrator, bath_energy = state.integrator, ensemble.bath_energy
-    return Records(
-        potential=state.energy,
-        kinetic=kinetic_energy(integrator.momentum, integrator.mass),
-        bath=jnp.zeros_like(state.energy) if bath_energy is None else bath_energy(integrator),
-        virial=jnp.trace(state.virial),
-        shortest=state.shortest,
-        max_force=jnp.sqrt(jnp.max(jnp.sum(integrator.force**2, axis=1))),
-        grade=state.grade,
-        cell=state.cell,
-    )
-
-
-def _stop_code(state, observed: Records, ensemble: Ensemble, limits: Limits):
-    hot = temperature(observed.kinetic, ensemble.degrees_of_freedom) > limits.max_temperature
-    finite = jnp.isfinite(observed.potential) & jnp.isfinite(observed.kinetic)
-    code = jnp.where(observed.max_force < limits.max_force, int(Stop.CONVERGED), 0)
-    code = jnp.where(hot, int(Stop.TEMPERATURE), code)
-    code = jnp.where(state.grade > limits.max_grade, int(Stop.GRADE), code)
-    code = jnp.where(observed.shortest < limits.min_distance, int(Stop.DISTANCE), code)
-    return jnp.where(finite, code, int(Stop.NOT_FINITE)).astype(jnp.int32)
+    first = Chunk(state, records, nothing, nothing, nothing), jnp.asarray(fresh)
+    return jax.lax.while_loop(running, body, first)[0]

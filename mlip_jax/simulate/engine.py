@@ -23,10 +23,11 @@ from mlip_jax.simulate import (
     trajectory,
     walls,
 )
-from mlip_jax.simulate.dynamics import Chunk, DynamicsState, Limits, Stop
+from mlip_jax.simulate.dynamics import Chunk, DynamicsState
 from mlip_jax.simulate.progress import Progress
 from mlip_jax.simulate.settings import EnsembleConfig, SimulationConfig
 from mlip_jax.simulate.system import System, prepare, replicate
+from mlip_jax.simulate.watch import Limits, Stop, temperature
 
 Momenta = Float[np.ndarray, "atoms 3"]
 
@@ -257,7 +258,7 @@ class _Simulator:
         if code == Stop.NONE:
             return ""
         kinetic = integrators.kinetic_energy(state.integrator.momentum, state.integrator.mass)
-        kelvin = float(dynamics.temperature(kinetic, self.compiled.degrees_of_freedom))
+        kelvin = float(temperature(kinetic, self.compiled.degrees_of_freedom))
         safety = self.config.safety
         what = {
             Stop.TEMPERATURE: f"the temperature reached {kelvin:.0f} K "

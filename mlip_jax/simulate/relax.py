@@ -13,10 +13,10 @@ from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure, StructureLabels
 from mlip_jax.potential import Potential
 from mlip_jax.simulate import dynamics
-from mlip_jax.simulate.dynamics import Limits, Stop
 from mlip_jax.simulate.integrators import Ensemble, State, Surroundings
 from mlip_jax.simulate.settings import RelaxationConfig
 from mlip_jax.simulate.system import prepare
+from mlip_jax.simulate.watch import Limits, Stop
 
 # Bitzek et al. (2006), p. 3; times in Å sqrt(amu/eV) with a mass of 1 amu for every atom.
 _STEP, _MAX_STEP = 0.1, 1.0

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mlip_jax import units
-from mlip_jax.simulate.dynamics import Records, temperature
 from mlip_jax.simulate.trajectory import cut_back
+from mlip_jax.simulate.watch import Records, temperature
 
 _PANELS = (
     (("temperature_K",), "temperature [K]"),

@@ -11,8 +11,8 @@ import pytest
 from mlip_jax import units
 from mlip_jax.neighbors import device
 from mlip_jax.simulate import dynamics, ensembles, jax_md_energy, system
-from mlip_jax.simulate.dynamics import Limits
 from mlip_jax.simulate.settings import EnsembleConfig
+from mlip_jax.simulate.watch import Limits, Stop
 from tests.simulate.silicon import diamond, potential
 
 DOUBLE = np.dtype("float64")
@@ -114,8 +114,8 @@ def test_chunks_do_not_change_the_result(langevin):
 @pytest.mark.parametrize(
     ("limits", "stop"),
     [
-        (Limits(max_temperature=100.0), dynamics.Stop.TEMPERATURE),
-        (Limits(min_distance=2.3), dynamics.Stop.DISTANCE),
+        (Limits(max_temperature=100.0), Stop.TEMPERATURE),
+        (Limits(min_distance=2.3), Stop.DISTANCE),
     ],
 )
 def test_limits_stop_at_the_offending_step(langevin, limits, stop):
@@ -126,7 +126,7 @@ def test_limits_stop_at_the_offending_step(langevin, limits, stop):
     done = int(chunk.done)
     assert 0 < done < 50
     assert int(chunk.state.step) == done
-    if stop == dynamics.Stop.DISTANCE:
+    if stop == Stop.DISTANCE:
         shortest = np.asarray(chunk.records.shortest[:done])
         assert shortest[-1] < 2.3
         assert np.all(shortest[:-1] >= 2.3)

@@ -20,8 +20,8 @@ from mlip_jax import units
 from mlip_jax.data.structure import Structure
 from mlip_jax.potential import Potential
 from mlip_jax.simulate import dynamics, ensembles, system
-from mlip_jax.simulate.dynamics import Limits
 from mlip_jax.simulate.settings import BarostatConfig, EnsembleConfig
+from mlip_jax.simulate.watch import Limits
 from tests.simulate import argon, silicon
 from tests.simulate.test_thermostats import QUANTILE, correlation_time
 

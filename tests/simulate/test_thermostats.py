@@ -11,7 +11,7 @@ import pytest
 
 from mlip_jax import units
 from mlip_jax.simulate import dynamics
-from mlip_jax.simulate.dynamics import Limits
+from mlip_jax.simulate.watch import Limits
 from tests.simulate.test_dynamics import make
 
 QUANTILE = 2.576  # two-sided, 99 %

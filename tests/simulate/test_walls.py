@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mlip_jax import units
 from mlip_jax.config import UserError
 from mlip_jax.simulate import dynamics, engine, ensembles, system, thermo, walls
-from mlip_jax.simulate.dynamics import Limits
 from mlip_jax.simulate.settings import BarostatConfig, EnsembleConfig, SimulationConfig
+from mlip_jax.simulate.watch import Limits
 from tests.simulate import argon
 
 BOX = {"x": (-1.0, 11.0), "y": (-2.0, 12.0), "z": (-1.5, 11.5)}
