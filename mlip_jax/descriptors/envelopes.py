@@ -6,6 +6,8 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mlip_jax.config import UserError
+
 EnvelopeName = Literal["cosine", "tanh_cubed", "polynomial"]
 Envelope = Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]
 
@@ -35,6 +37,24 @@ def transition(r: Float[Array, "*shape"], cutoff: float, width: float) -> Float[
     """Half a cosine: 1 below `cutoff - width` [Å], 0 from `cutoff` on, C1; as in QUIP."""
     falling = jnp.clip((r - (cutoff - width)) / width, 0.0, 1.0)
     return jnp.where(r < cutoff, 0.5 * (1.0 + jnp.cos(jnp.pi * falling)), 0.0)
+
+
+def switch(onset: float | None, cutoff: float) -> Envelope:
+    """S(r): 1 below the onset, 0 from the cutoff on, C2.
+
+    Args:
+        onset: Å; `None`: 0.8 cutoff.
+        cutoff: Å.
+
+    Raises:
+        UserError: for an onset that does not lie below the cutoff.
+    """
+    start = 0.8 * cutoff if onset is None else onset
+    if not 0.0 <= start < cutoff:
+        raise UserError(
+            f"onset: got {start} Å; expected a value from 0 to below the cutoff {cutoff} Å."
+        )
+    return lambda r: polynomial(jnp.maximum(r - start, 0.0) / (cutoff - start))
 
 
 ENVELOPES: dict[str, Envelope] = {

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
+from mlip_jax.descriptors import envelopes
 from mlip_jax.descriptors.angles import element_pairs
-from mlip_jax.descriptors.envelopes import polynomial
 from mlip_jax.elements import species_index
 from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, prefix_length, safe_norm
 
@@ -49,7 +49,7 @@ class LennardJones(nn.Module):
         species = _known(self.species, "lennard_jones")
         epsilon = _pair_parameter(self, "epsilon", self.epsilon, len(species))
         sigma = _pair_parameter(self, "sigma", self.sigma, len(species))
-        smooth = _switch(self.onset, self.cutoff)
+        smooth = envelopes.switch(self.onset, self.cutoff)
 
         def energy(r: Array, i: Array, j: Array) -> Array:
             sixth = (sigma[i, j].astype(r.dtype) / r) ** 6
@@ -88,7 +88,7 @@ class Morse(nn.Module):
         depth = _pair_parameter(self, "depth", self.depth, len(species))
         steepness = _pair_parameter(self, "steepness", self.steepness, len(species))
         distance = _pair_parameter(self, "distance", self.distance, len(species))
-        smooth = _switch(self.onset, self.cutoff)
+        smooth = envelopes.switch(self.onset, self.cutoff)
 
         def energy(r: Array, i: Array, j: Array) -> Array:
             stretch = r - distance[i, j].astype(r.dtype)
@@ -192,18 +192,6 @@ def _sum_pairs(
     first = jnp.broadcast_to(element[:, None], r.shape)
     values = energy(r, first, element[graph.neighbors[:, :k]])
     return AtomOutputs(energies=0.5 * jnp.sum(jnp.where(inside, values, 0.0), axis=1))
-
-
-def _switch(
-    onset: float | None, cutoff: float
-) -> Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]:
-    """S(r): 1 below the onset, 0 from the cutoff on, C2."""
-    start = 0.8 * cutoff if onset is None else onset
-    if not 0.0 <= start < cutoff:
-        raise UserError(
-            f"onset: got {start} Å; expected a value from 0 to below the cutoff {cutoff} Å."
-        )
-    return lambda r: polynomial(jnp.maximum(r - start, 0.0) / (cutoff - start))
 
 
 def _pair_parameter(

@@ -23,6 +23,7 @@ MODELS = {
     "allegro": "mlip_jax.models.allegro:Allegro",
     "behler_parrinello": "mlip_jax.models.behler_parrinello:behler_parrinello",
     "chgnet": "mlip_jax.models.chgnet:CHGNet",
+    "d3": "mlip_jax.models.d3:D3",
     "gap": "mlip_jax.models.gap:gap",
     "hdnnp_4g": "mlip_jax.models.hdnnp_4g:HDNNP4G",
     "lennard_jones": "mlip_jax.models.pair:LennardJones",

@@ -13,6 +13,19 @@ _FUNCTIONS = {
     ],
 }
 
+TABLES = {
+    "coordination": [[0.0, 0.99, 1.99], [0.0, 1.95]],
+    "c6": [
+        [[15.0, 12.0, 11.0], [12.0, 10.5, 9.0], [11.0, 9.0, 8.0]],
+        [[70.0, 55.0], [57.0, 45.0], [52.0, 40.0]],
+        [[300.0, 240.0], [240.0, 190.0]],
+    ],
+    "covalent_radii": [0.63, 1.16],
+    "ratio_roots": [2.6, 4.9],
+    "cutoff_radii": [2.6, 3.1, 3.7],
+}
+"""Reference systems for D3, made up: no published tables are needed to test its laws."""
+
 PRESETS = {
     "ace": {**_PAIR, "n_max": [3, 2, 1, 1], "l_max": [0, 2, 1, 1], "energy_scale": 0.1},
     "allegro": {
@@ -40,6 +53,14 @@ PRESETS = {
         "readout_hidden": [4],
         "predict_magmoms": True,
         "energy_scale": 0.5,
+    },
+    "d3": {
+        **_PAIR,
+        "coordination_cutoff": 2.8,
+        "s8": 0.9,
+        "a1": 0.3,
+        "a2": 1.5,
+        "tables": TABLES,
     },
     "gap": {
         **_PAIR,
@@ -183,6 +204,19 @@ VARIANTS = {
             "latent_mlp": [4],
             "tp_path_channel_coupling": False,
             "avg_num_neighbors": [10.0, 14.0],
+        }
+    },
+    "d3_zero": {
+        "d3": {
+            **_PAIR,
+            "onset": 2.4,
+            "coordination_onset": 1.0,
+            "damping": "zero",
+            "s6": 3.0,
+            "s8": 4.0,
+            "rs6": 0.8,
+            "rs8": 0.7,
+            "tables": TABLES,
         }
     },
     "m3gnet_sender": {
