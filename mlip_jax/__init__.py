@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from mlip_jax.models import build_model
     from mlip_jax.potential import Potential, predict_fn, sum_energies
     from mlip_jax.storage import save
+    from mlip_jax.terms import add as add_terms
 
 _SOURCES = {
     "AtomicGraph": "graph",
     "Potential": "potential",
     "Structure": "data.structure",
     "UserError": "config",
+    "add_terms": "terms:add",
     "build_model": "models",
     "evaluate": "inference",
     "load": "interop.catalogue",
@@ -71,6 +73,7 @@ __all__ = [
     "Potential",
     "Structure",
     "UserError",
+    "add_terms",
     "build_model",
     "data",
     "descriptors",
@@ -98,7 +101,8 @@ def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
     if name in _SOURCES:
-        value = getattr(importlib.import_module(f"{__name__}.{_SOURCES[name]}"), name)
+        module, _, own = _SOURCES[name].partition(":")
+        value = getattr(importlib.import_module(f"{__name__}.{module}"), own or name)
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

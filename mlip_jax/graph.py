@@ -219,6 +219,31 @@ def prefix_length(graph: AtomicGraph, cutoff: float) -> int:
     return min(lengths, default=graph.max_neighbors)
 
 
+def narrowed(graph: AtomicGraph, cutoff: float) -> AtomicGraph:
+    """The graph with rows that are as long as neighbours within `cutoff` [Å] need.
+
+    For a term of a sum whose cutoff is shorter than that of another term.
+    """
+    k, most = prefix_length(graph, cutoff), graph.max_neighbors
+    if k == most:
+        return graph
+    reverse = graph.reverse
+    if reverse is not None:
+        own = jnp.arange(graph.num_atoms * k, dtype=reverse.dtype).reshape(-1, k)
+        atom, slot = reverse[:, :k] // most, reverse[:, :k] % most
+        # An opposite slot that is cut off belongs to a pair beyond the cutoff.
+        reverse = jnp.where(slot < k, atom * k + slot, own)
+    return dataclasses.replace(
+        graph,
+        neighbors=graph.neighbors[:, :k],
+        shifts=graph.shifts[:, :k],
+        edge_mask=graph.edge_mask[:, :k],
+        reverse=reverse,
+        vectors=None if graph.vectors is None else graph.vectors[:, :k],
+        prefixes=tuple((c, n) for c, n in graph.prefixes if n <= k),
+    )
+
+
 def map_atom_blocks(function: Callable[..., T], graph: AtomicGraph, *arrays: Array | None) -> T:
     """Evaluates `function(*arrays)` over blocks of `graph.block` atoms, with recomputation.
 

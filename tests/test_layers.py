@@ -24,6 +24,7 @@ ROOMS = {
     "models": ["descriptors", "electrostatics", "nn"],
     "potential": ["models"],
     "heads": ["models", "potential"],
+    "terms": ["models", "potential"],
     "storage": ["models", "potential"],
     "data": ["graph", "neighbors"],
     "inference": ["data", "potential", "models", "compilation"],
@@ -33,7 +34,7 @@ ROOMS = {
     "learn": ["train", "simulate", "data"],
     "study": ["train", "simulate", "properties"],
     "interop": ["models", "potential", "data", "inference", "storage", "heads"],
-    "cli": ["study", "learn", "train", "simulate", "properties", "interop", "storage"],
+    "cli": ["study", "learn", "train", "simulate", "properties", "interop", "storage", "terms"],
 }
 
 # Constraints of a section's fields are pydantic's or annotated_types'.
@@ -43,7 +44,7 @@ DOORS = {
     "ase_db_backends": {"data"},
     "distributed": {"study"},
     "e3nn_jax": {"nn", "descriptors", "models"},
-    "flax": {"nn", "descriptors", "models", "potential", "train", "inference", "interop"},
+    "flax": {"nn", "descriptors", "models", "potential", "terms", "train", "inference", "interop"},
     "grain": {"data", "train"},
     "h5py": {"data"},
     "jax_md": {"simulate", "neighbors"},

@@ -1,4 +1,4 @@
-"""`potentials`: published potentials that load by name; `head`: one head of several."""
+"""`potentials`: published ones by name; `head`: one of several; `add`: a term on top of one."""
 
 import dataclasses
 from pathlib import Path
@@ -61,6 +61,44 @@ def head(
 
     storage.save(catalogue.load(potential, head=name), output)
     typer.echo(f"head {name}: {output}")
+
+
+def add(
+    potential: Annotated[
+        Path, typer.Argument(help="Directory of a potential, or a published name.")
+    ],
+    term: Annotated[str, typer.Argument(metavar="TERM", help="Model to add, such as d3 or zbl.")],
+    fields: Annotated[
+        list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="Fields of the term.")
+    ] = None,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write it to.")],
+) -> None:
+    """Add a term to a potential, as a new potential for every other command.
+
+    Terms have no trained parameters: `d3` (Grimme's dispersion, with the parameters of a
+    `functional`, `damping` bj or zero), `zbl` (repulsion of nuclei), or a pair potential with
+    `trainable=false`. A term of any range may go on top of any potential; take one that the data
+    of the potential lack. The tables of `d3` are read from an installed package
+    (`pip install 'mlip_jax[dispersion]'`), once: the new potential has them.
+
+    For example
+
+        mlip-jax add runs/pbe/potential d3 functional=pbe -o potentials/pbe-d3
+
+        mlip-jax add chgnet-0.3.0 d3 functional=pbe damping=zero cutoff=12 -o potentials/chgnet-d3
+
+        mlip-jax add runs/si/potential zbl cutoff=1.8 inner=0.9 -o potentials/si-zbl
+
+        mlip-jax md nvt.yaml potential=potentials/pbe-d3
+    """
+    from mlip_jax import config, models, storage, terms
+    from mlip_jax.interop import catalogue
+
+    section = config.apply_overrides({term: {}}, [f"{term}.{field}" for field in fields or ()])
+    added = models.build_model(section, "add")
+    storage.save(terms.add(catalogue.load(potential), added), output)
+    typer.echo(f"{potential} with {term}: {output}")
 
 
 def _list() -> None:

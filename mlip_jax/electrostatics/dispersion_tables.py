@@ -139,8 +139,8 @@ def read(species: Sequence[int]) -> Tables:
     index = np.array(species, dtype=np.int64)
     pairs = np.ix_(index, index)
     with np.load(path, allow_pickle=False) as file:
-        references, radii = file["c6ab"][pairs], file["r0ab"][pairs]
-        reach, roots = file["rcov"][index], file["r2r4"][index]
+        references, radii = (file[name][pairs].astype(np.float64) for name in ("c6ab", "r0ab"))
+        reach, roots = (file[name][index].astype(np.float64) for name in ("rcov", "r2r4"))
     own = np.arange(len(index))
     numbers = np.diagonal(references[own, own, :, :, 1], axis1=1, axis2=2)
     used = int((numbers >= 0.0).sum(axis=1).max())
