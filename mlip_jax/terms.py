@@ -11,6 +11,7 @@ from mlip_jax import elements, models
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph
 from mlip_jax.models.sum import Sum
+from mlip_jax.nn import double
 from mlip_jax.potential import Potential, Variables
 
 
@@ -69,7 +70,8 @@ def _ready(term: nn.Module, species: tuple[int, ...]) -> tuple[nn.Module, Variab
             f"add: {type(term).__name__} does not know {lacking}, which the potential does; "
             "expected a term for all of its elements. Leave its species out."
         )
-    variables = term.init(jax.random.key(0), _one_atom(species[0]))
+    with double.allowed():
+        variables = jax.jit(term.init)(jax.random.key(0), _one_atom(species[0]))
     if variables.get("params"):
         raise UserError(
             f"add: got {type(term).__name__}, whose parameters nothing has fitted; expected a term "

@@ -1,4 +1,4 @@
-"""Dispersion between atoms, to be added to potentials of functionals that lack it; Grimme (2010)."""
+"""Dispersion between atoms, for potentials of functionals that lack it; Grimme et al. (2010)."""
 
 from collections.abc import Callable
 

@@ -74,7 +74,9 @@ class Sum(nn.Module):
         """Atom energies [eV]."""
         if not self.terms:
             raise UserError("sum: got no terms; expected at least one model.")
-        return add_outputs([term(narrowed(graph, _attribute(term, "cutoff"))) for term in self.terms])
+        return add_outputs(
+            [term(narrowed(graph, _attribute(term, "cutoff"))) for term in self.terms]
+        )
 
     def calibrate(
         self, variables: Mapping[str, Any], graphs: Iterable[AtomicGraph]

@@ -32,7 +32,8 @@ def energies_and_forces(model: D3, structure: Structure):
         structure, model.cutoff, prefix_cutoffs=model.prefix_cutoffs, dtype=np.float64
     )
     graph = jax.tree.map(jnp.asarray, graph)
-    return jax.jit(predict_fn(model))(model.init(jax.random.key(0), graph), graph)
+    variables = jax.jit(model.init)(jax.random.key(0), graph)
+    return jax.jit(predict_fn(model))(variables, graph)
 
 
 def switch(r: float, cutoff: float) -> float:
@@ -89,9 +90,7 @@ def looped(structure: Structure, model: D3, parameters: dict[str, float]) -> np.
 )
 def test_energies_are_those_of_loops_over_pairs(parameters):
     damping = "bj" if "a1" in parameters else "zero"
-    model = D3(
-        loops.SPECIES, loops.CUTOFF, 3.0, damping=damping, tables=EXPLICIT, **parameters
-    )
+    model = D3(loops.SPECIES, loops.CUTOFF, 3.0, damping=damping, tables=EXPLICIT, **parameters)
     structure = loops.structure()
     expected = looped(structure, model, parameters)
     found = energies_and_forces(model, structure)
@@ -136,9 +135,7 @@ def test_both_ways_to_the_c6_of_pairs_agree():
     dense = dispersion.c6_of_pairs(own, weights, jnp.asarray(element), many)
     # Few neighbours in a row are looked up one by one.
     taken = dispersion.c6_of_pairs(own, weights, jnp.asarray(element), many[:, :3])
-    expected = [
-        [own[i, element[j]] @ weights[j] for j in row] for i, row in enumerate(neighbors)
-    ]
+    expected = [[own[i, element[j]] @ weights[j] for j in row] for i, row in enumerate(neighbors)]
     np.testing.assert_allclose(dense, expected, rtol=1e-13)
     np.testing.assert_allclose(taken, np.array(expected)[:, :3], rtol=1e-13)
 
