@@ -20,7 +20,7 @@ from mlip_jax.graph import AtomOutputs, edge_vectors, narrowed, safe_norm
 from mlip_jax.interop.ase import MLIPCalculator
 from mlip_jax.models.pair import Morse
 from mlip_jax.models.sum import Sum
-from mlip_jax.potential import Potential, predict_fn
+from mlip_jax.potential import Potential
 from tests.models import loops
 from tests.models.presets import PRESETS, TABLES
 
