@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import ase
+import ase.build
+import ase.io
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 import mlip_jax as mj
-from mlip_jax import models, storage, terms
+from mlip_jax import config, models, storage, terms
 from mlip_jax.cli import main
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import make_graph
@@ -119,6 +122,27 @@ def test_the_command_line_adds_a_term_and_ase_uses_it(tmp_path, monkeypatch):
     expected = predicted(terms.add(morse(), term))
     np.testing.assert_allclose(atoms.get_potential_energy(), expected.energy, rtol=1e-12)
     np.testing.assert_allclose(atoms.get_forces(), expected.forces, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_dynamics_with_a_term_on_top_conserve_energy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    storage.save(terms.add(morse(), models.build_model(DISPERSION)), "with_d3")
+    atoms = ase.build.bulk("Si", "fcc", a=2.75, cubic=True) * (2, 2, 2)
+    atoms.rattle(0.03, seed=1)
+    ase.io.write("fcc.extxyz", atoms)
+    sections = {
+        "potential": "with_d3",
+        "structure": {"file": "fcc.extxyz"},
+        "ensemble": {"kind": "nve", "temperature": 300},
+        "simulation": {"steps": 300, "timestep": 1.0, "precision": "float64"},
+    }
+    config.dump_yaml(sections, Path("nve.yaml"))
+    assert main(["md", "nve.yaml"]) == 0
+    lines = [json.loads(line) for line in Path("runs/nve/thermo.jsonl").read_text().splitlines()]
+    totals, kinetic = (np.array([x[k] for x in lines]) for k in ("conserved_eV", "kinetic_eV"))
+    assert np.ptp(kinetic) > 0.1  # energy went to and fro
+    assert np.ptp(totals) < 1e-3 * np.ptp(kinetic)
 
 
 def test_a_misspelt_field_is_explained(capsys, tmp_path, monkeypatch):

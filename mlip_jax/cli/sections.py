@@ -46,6 +46,7 @@ _SILICON = {
 }
 
 _EXAMPLES = {
+    "d3": {"functional": "pbe"},
     "hdnnp_4g": {
         "electronegativity": {
             "local": {

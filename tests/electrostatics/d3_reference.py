@@ -2,10 +2,10 @@
 
     cd tests/electrostatics; python d3_reference.py d3.json
 
-Run by a Python with the wheels `dftd3` and `ase`, and nothing of ours. The program cuts with a
-step; in crystals each cutoff stands in the widest gap between shells of neighbours near the one
-that is wanted, and the width of the gap goes with it, so that a switch which falls inside the gap
-changes nothing.
+Run by a Python with the wheels `dftd3`, `tomlkit` and `ase`, and nothing of ours. The program cuts
+with a step; in crystals each cutoff stands in the widest gap between shells of neighbours near the
+one that is wanted, and the width of the gap goes with it, so that a switch which falls inside the
+gap changes nothing.
 """
 
 import json
@@ -18,8 +18,13 @@ import ase
 import ase.build
 import numpy as np
 from dftd3.interface import DispersionModel, RationalDampingParam, ZeroDampingParam
+from dftd3.parameters import get_all_damping_params
 
 HARTREE, BOHR = 27.211386245988, 0.529177210903  # eV, Å: CODATA 2018
+FUNCTIONALS = """
+b3lyp b3pw91 b97d bhlyp blyp bp bpbe camb3lyp hf hse06 lcwpbe m06 m06l olyp pbe pbe0 pbesol pw6b95
+r2scan revpbe revpbe0 revtpss rpbe rpw86pbe scan tpss tpss0 tpssh
+"""
 DAMPINGS = {"bj": RationalDampingParam, "zero": ZeroDampingParam}
 
 
@@ -89,6 +94,19 @@ def evaluate(atoms: ase.Atoms, functional: str, damping: str) -> dict[str, Any]:
     }
 
 
+def parameters() -> dict[str, dict[str, dict[str, float]]]:
+    """What the program takes for each functional and damping."""
+    kept = ("s6", "s8", "a1", "a2", "rs6", "rs8")
+    return {
+        damping: {
+            name: {key: found[key] for key in kept if key in found}
+            for name, found in get_all_damping_params([damping]).items()
+            if name in FUNCTIONALS.split()
+        }
+        for damping in DAMPINGS
+    }
+
+
 def main(path: Path) -> None:
     cases = []
     for name, atoms in structures().items():
@@ -110,9 +128,10 @@ def main(path: Path) -> None:
         "program": f"s-dftd3 (wheel dftd3 {version('dftd3')}), two-body terms, step cutoffs",
         "command": "python tests/electrostatics/d3_reference.py",
         "units": "Å, eV, eV/Å, eV/Å^3 (CODATA 2018)",
+        "parameters": parameters(),
         "cases": cases,
     }
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":

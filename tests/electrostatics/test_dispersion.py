@@ -21,7 +21,8 @@ from tests.models import loops
 from tests.models.presets import TABLES
 
 EXPLICIT = config.validate(ExplicitTables, TABLES, "tables")
-CASES = json.loads(Path(__file__).with_name("d3.json").read_text())["cases"]
+REFERENCE = json.loads(Path(__file__).with_name("d3.json").read_text())
+CASES = REFERENCE["cases"]
 PUBLISHED = pytest.mark.skipif(
     dispersion_tables.find() is None, reason="torch-dftd, which has the tables, is not installed"
 )
@@ -222,6 +223,14 @@ def test_parameters_of_functionals():
         "rs6": 0.892,
         "rs8": 1.1,
     }
+
+
+@pytest.mark.parametrize("damping", ["bj", "zero"])
+def test_parameters_are_those_of_s_dftd3(damping):
+    theirs = REFERENCE["parameters"][damping]
+    for name in dispersion_functionals.known(damping):
+        expected = theirs["bp" if name == "bp86" else name]
+        assert dispersion_functionals.parameters(damping, name, {}) == expected
 
 
 @pytest.mark.parametrize(
