@@ -50,7 +50,7 @@ def looped(structure: Structure, model: D3, parameters: dict[str, float]) -> np.
     coordination = np.zeros(number)
     for i in range(number):
         for j, vector in loops.images(structure, i):
-            r = np.linalg.norm(vector)
+            r = float(np.linalg.norm(vector))
             if r < model.prefix_cutoffs[0]:
                 radii = sum(EXPLICIT.covalent_radii[element[a]] for a in (i, j))
                 count = 1.0 / (1.0 + np.exp(-16.0 * (4.0 / 3.0 * radii / r - 1.0)))
@@ -58,7 +58,7 @@ def looped(structure: Structure, model: D3, parameters: dict[str, float]) -> np.
     result = np.zeros(number)
     for i in range(number):
         for j, vector in loops.images(structure, i):
-            r = np.linalg.norm(vector) / units.BOHR
+            r = float(np.linalg.norm(vector)) / units.BOHR
             (e, a), (f, b) = sorted((element[n], n) for n in (i, j))
             above, below = 0.0, 0.0
             for m, row in zip(EXPLICIT.coordination[e], EXPLICIT.c6[pairs[e, f]], strict=True):
