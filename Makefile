@@ -39,6 +39,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torch-dftd  # tables, no torch
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
