@@ -82,6 +82,19 @@ def test_a_shape_that_is_compiled_serves_a_later_call(potential):
         np.testing.assert_allclose(a.forces, b.forces, atol=1e-6)  # float32
 
 
+def test_a_new_shape_holds_those_of_earlier_calls_where_that_costs_little(monkeypatch):
+    lists = NeighborLists(tiny.structures(2), tiny.CUTOFF, (2.6,), keep=True)
+    ((_, alone),) = packing.pack(lists, 256, set())
+    earlier = dataclasses.replace(alone, atoms=3 * alone.atoms, prefixes=((2.6, 2),))
+    shapes = {earlier, dataclasses.replace(alone, block=8), dataclasses.replace(alone, graphs=1)}
+    ((_, chosen),) = packing.pack(lists, 256, shapes)
+    assert chosen == dataclasses.replace(alone, atoms=3 * alone.atoms)
+    assert chosen in shapes
+    monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", 0.0)
+    ((_, chosen),) = packing.pack(lists, 256, {earlier})
+    assert chosen == alone
+
+
 def test_a_shape_that_wastes_more_than_a_compilation_is_not_taken(monkeypatch):
     monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", 0.0)
     lists = NeighborLists(tiny.structures(2), tiny.CUTOFF, (2.6,), keep=True)

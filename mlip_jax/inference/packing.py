@@ -6,6 +6,8 @@ what its compilation costs. A model with prefixes (three-body terms, bond graphs
 each pair of a prefix, and these are most of its slots.
 """
 
+import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -26,13 +28,14 @@ def pack(
     Args:
         lists: of the structures.
         limit: atoms of a batch; a larger structure is a batch of its own.
-        shapes: that are compiled already; those that are new are added.
+        shapes: that are compiled already; those that are new are added. A new one holds these as
+            well where that costs little, so that a driver whose structures change needs few.
         block: see `AtomicGraph`.
 
     Yields:
         The indices of a batch's structures, and its shape.
     """
-    sizes = lists.sizes
+    sizes, earlier = lists.sizes, frozenset(shapes)
     for every, lengths in classes(sizes):
         batches = _fill(every, sizes.num_atoms, limit)
         row, *slots = lengths
@@ -45,7 +48,7 @@ def pack(
             graphs = 1 if len(members) == 1 and len(batches) == 1 else MAX_GRAPHS
             padded = atom_ladder(limit if alike else atoms, block)
             needed = Bucket(graphs, padded, row, prefixes, block, k_range)
-            yield members, _compiled(needed, shapes, len(batches) if alike else 1)
+            yield members, _compiled(needed, shapes, earlier, len(batches) if alike else 1)
 
 
 def classes(sizes: Sizes) -> list[tuple[np.ndarray, tuple[int, ...]]]:
@@ -105,21 +108,45 @@ def _slots(lengths: np.ndarray) -> float:
     return float(row + sum(k * k for k in prefixes))
 
 
-def _compiled(needed: Bucket, shapes: set[Bucket], batches: int) -> Bucket:
-    """A shape that is there and holds what is needed, if it is cheaper than to compile another."""
+def _compiled(
+    needed: Bucket, shapes: set[Bucket], earlier: frozenset[Bucket], batches: int
+) -> Bucket:
+    """A shape that is there and holds what is needed, if it is cheaper than to compile another.
+
+    Another one holds those of earlier calls, too, unless that costs more than to compile them anew.
+    """
     serving = [shape for shape in shapes if _holds(shape, needed)]
     best = min(serving, key=_cost, default=None)
     if best is not None and batches * (_cost(best) - _cost(needed)) <= SLOTS_PER_COMPILATION:
         return best
+    joined = functools.reduce(_join, (s for s in earlier if _is_alike(s, needed)), needed)
+    if batches * (_cost(joined) - _cost(needed)) <= SLOTS_PER_COMPILATION:
+        needed = joined
     shapes.add(needed)
     return needed
 
 
+def _is_alike(shape: Bucket, other: Bucket) -> bool:
+    """Whether two shapes differ in lengths only."""
+    cutoffs = [tuple(c for c, _ in s.prefixes) for s in (shape, other)]
+    same = (shape.block, shape.k_range) == (other.block, other.k_range)
+    return same and cutoffs[0] == cutoffs[1]
+
+
+def _join(shape: Bucket, other: Bucket) -> Bucket:
+    """The smallest shape that holds two which are alike."""
+    return dataclasses.replace(
+        shape,
+        graphs=max(shape.graphs, other.graphs),
+        atoms=max(shape.atoms, other.atoms),
+        max_neighbors=max(shape.max_neighbors, other.max_neighbors),
+        prefixes=tuple(map(max, shape.prefixes, other.prefixes)),
+    )
+
+
 def _holds(shape: Bucket, needed: Bucket) -> bool:
     """Whether all that a shape is made for fits into another one."""
-    if (shape.block, shape.k_range) != (needed.block, needed.k_range):
-        return False
-    if tuple(c for c, _ in shape.prefixes) != tuple(c for c, _ in needed.prefixes):
+    if not _is_alike(shape, needed):
         return False
     rooms = [
         (shape.graphs, needed.graphs),

@@ -79,6 +79,7 @@ def predict(
     shapes: set[Bucket] | None = None,
     progress: Callable[[int, int], None] | None = None,
     block: int | None = None,
+    variables: Any = None,
 ) -> list[StructurePrediction]:
     """Predicts energies, forces and stresses.
 
@@ -92,6 +93,8 @@ def predict(
         progress: called with the numbers of structures done and of all.
         block: atoms processed at a time (see `AtomicGraph`); by default chosen by the device and
             the number of structures.
+        variables: `potential.variables_in` this precision, on the device, from a caller that keeps
+            them; by default they are prepared in every call.
 
     Raises:
         UserError: for elements that the potential does not know, impossible structures, charged
@@ -105,7 +108,8 @@ def predict(
         many = jax.default_backend() == "cpu" and len(structures) >= _MANY
         block = _BLOCK if many else 0
     needs = models.requirements(potential.model)
-    variables = jax.device_put(potential.variables_in(dtype))
+    if variables is None:
+        variables = jax.device_put(potential.variables_in(dtype))
     program = _program(potential.model)
     shapes = set[Bucket]() if shapes is None else shapes
     results: list[Any] = [None] * len(structures)
