@@ -60,7 +60,8 @@ DOORS = {
     "safetensors": {"interop.weights", "storage"},
     "scipy": {"descriptors", "inference", "nn", "train"},
     "tensorboardX": {"train"},
-    "torch": {"interop.weights"},
+    "torch": {"interop.torch_sim", "interop.weights"},
+    "torch_sim": {"interop.torch_sim"},
     "typer": {"cli"},
     "vesin": {"neighbors"},
 }

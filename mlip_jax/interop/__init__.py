@@ -1,4 +1,4 @@
-"""Doors to other programs: `ase`, `lammps`, `weights` of published potentials, their `catalogue`.
+"""Doors to other programs: `ase`, `lammps`, `torch_sim`, `weights` of potentials, `catalogue`.
 
 All are loaded when they are first used: importing this package imports none.
 """
@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlip_jax.interop import ase, catalogue, lammps, weights
+    from mlip_jax.interop import ase, catalogue, lammps, torch_sim, weights
 
-__all__ = ["ase", "catalogue", "lammps", "weights"]
+__all__ = ["ase", "catalogue", "lammps", "torch_sim", "weights"]
 
 
 def __getattr__(name: str) -> Any:
