@@ -109,9 +109,10 @@ def smooth_distribution_fn(
     """Makes `(positions, cell) -> g(r)` at one distance, each pair a Gaussian about its own.
 
     All pairs of atoms and images are looked at: for systems of some hundred atoms, without a list.
+    The images are those of a cell that is narrower by a tenth; where one needs more, g is NaN.
 
     Args:
-        structure: elements, and a cell; others may be narrower by a tenth.
+        structure: elements, and a cell; others may be narrower by a tenth at least.
         distance: Å.
         width: standard deviation of the Gaussian, Å.
         pair: atomic numbers of the central atoms and their neighbours; all where not given.
@@ -127,16 +128,19 @@ def smooth_distribution_fn(
         if pair is None
         else (np.flatnonzero(numbers == number) for number in pair)
     )
+    reach = distance + 6.0 * width
     heights = 0.9 / np.linalg.norm(np.linalg.inv(structure.cell), axis=0)
     # A wrapped vector is within half a height of each plane through the origin.
-    most = np.floor((distance + 6.0 * width) / heights + 0.5).astype(int)
+    most = np.floor(reach / heights + 0.5).astype(int)
     shifts = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in most], indexing="ij"), -1)
     shifts = shifts.reshape(-1, 3)
     same = centre[:, None] == other[None]
     itself = same[..., None] & ~np.any(shifts, axis=1)
 
     def at(positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, ""]:
-        fractions = positions @ jnp.linalg.inv(cell)
+        inverse = jnp.linalg.inv(cell)
+        needed = jnp.floor(reach * jnp.linalg.norm(inverse, axis=0) + 0.5)
+        fractions = positions @ inverse
         between = fractions[other][None] - fractions[centre][:, None]
         between = between - jax.lax.stop_gradient(jnp.round(between))
         vectors = (between[:, :, None] + shifts[None, None]) @ cell
@@ -144,7 +148,8 @@ def smooth_distribution_fn(
         counted = jnp.sum(jnp.where(itself, 0.0, jnp.exp(-0.5 * apart**2)))
         counted = counted / (np.sqrt(2.0 * np.pi) * width)
         density = len(other) / jnp.abs(jnp.linalg.det(cell))
-        return counted / (4.0 * np.pi * distance**2 * density * len(centre))
+        value = counted / (4.0 * np.pi * distance**2 * density * len(centre))
+        return jnp.where(jnp.any(needed > most), jnp.nan, value)
 
     return at
 

@@ -76,7 +76,7 @@ def build(
 
 
 def maxwell_boltzmann(
-    seed: int,
+    seed: int | tuple[int, ...],
     masses: Float[np.ndarray, " atoms"],
     temperature: float,
     mobile: Mobile | None = None,

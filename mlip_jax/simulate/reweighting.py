@@ -15,10 +15,14 @@ from jaxtyping import Array, Float
 
 from mlip_jax.config import UserError
 from mlip_jax.neighbors import active, device
-from mlip_jax.simulate import differentiable
+from mlip_jax.neighbors.device import DeviceNeighbors
+from mlip_jax.simulate import differentiable, dynamics
 from mlip_jax.simulate.differentiable import Start
 from mlip_jax.simulate.dynamics import DynamicsState
 from mlip_jax.simulate.floats import spoiled
+
+MAX_GROWTHS = 20
+"""How often room is made for the lists of frames."""
 
 
 class Frames(NamedTuple):
@@ -83,30 +87,55 @@ class FrameResults(NamedTuple):
     virials: Float[Array, "frames 3 3"]
 
 
-def results_fn(start: Start) -> Callable[[Any, Frames], FrameResults]:
-    """Makes `(variables, frames) -> FrameResults`, in whatever cells the frames are.
+def results_fn(start: Start) -> Callable[..., FrameResults]:
+    """Makes `(variables, frames, neighbors) -> FrameResults`, in whatever cells the frames are.
 
-    Memory is that of one frame: all is computed again in the backward pass.
+    Memory is that of one frame: all is computed again in the backward pass. The list may be left
+    out; that of the start is taken then.
     """
-    system, neighbors = start.system, start.state.neighbors
+    system = start.system
 
-    def one(variables, frame: Frames) -> FrameResults:
+    def one(variables, neighbors: DeviceNeighbors, frame: Frames) -> FrameResults:
         listed = device.update(neighbors, frame.positions, frame.cell)
         graph, listed = active.to_graph(system.template, listed, frame.positions, frame.cell)
         prediction = system.predict(variables, graph)
         results = FrameResults(prediction.energy[0], prediction.virial[0])
         return spoiled(results, device.flags(listed) != 0)
 
-    def results(variables: Any, frames: Frames) -> FrameResults:
-        return jax.lax.map(jax.checkpoint(lambda frame: one(variables, frame)), frames)
+    def results(
+        variables: Any, frames: Frames, neighbors: DeviceNeighbors = start.state.neighbors
+    ) -> FrameResults:
+        body = jax.checkpoint(lambda frame: one(variables, neighbors, frame))
+        return jax.lax.map(body, frames)
 
     return results
 
 
-def energies_fn(start: Start) -> Callable[[Any, Frames], Float[Array, " frames"]]:
-    """Makes `(variables, frames) -> energies` [eV], see `results_fn`."""
+def energies_fn(start: Start) -> Callable[..., Float[Array, " frames"]]:
+    """Makes `(variables, frames, neighbors) -> energies` [eV], see `results_fn`."""
     results = results_fn(start)
-    return lambda variables, frames: results(variables, frames).energies
+    return lambda *arguments: results(*arguments).energies
+
+
+def list_for(state: DynamicsState, frames: Frames) -> DeviceNeighbors:
+    """The list of a state, or a larger one, that holds the pairs of every frame.
+
+    A simulation builds its list at few of its positions, and not at those of the frames.
+    """
+    for _ in range(MAX_GROWTHS):
+        last = _listed(state.neighbors, frames)
+        if not int(device.flags(last)):
+            break
+        state = dynamics.make_room(state, last)
+    return state.neighbors
+
+
+@jax.jit
+def _listed(neighbors: DeviceNeighbors, frames: Frames) -> DeviceNeighbors:
+    def body(listed: DeviceNeighbors, frame: Frames):
+        return device.update(listed, frame.positions, frame.cell), None
+
+    return jax.lax.scan(body, neighbors, frames)[0]
 
 
 def sample_fn(

@@ -159,12 +159,12 @@ def iterate_fn(engine: Engine) -> Callable[[TrainState], full_batch.Iteration]:
         engine.final_weights,
         engine.mesh,
     )
-    observables = engine.task.observables
+    begin, observables = None, engine.task.observables
     if observables is not None:
-        evaluate = full_batch.with_observables(evaluate, observables, engine.constants)
+        begin, evaluate = full_batch.with_observables(evaluate, observables, engine.constants)
     changing = observables is not None and observables.sampled
     update = jax.jit(engine.optimizer.transformation.update)
-    return lambda state: full_batch.iterate(update, state, evaluate, changing=changing)
+    return lambda state: full_batch.iterate(update, state, evaluate, begin, changing=changing)
 
 
 def validate(engine: Engine, state: TrainState) -> Sums:

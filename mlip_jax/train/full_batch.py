@@ -22,7 +22,7 @@ from mlip_jax.train import loss as losses
 from mlip_jax.train import step as steps
 from mlip_jax.train import stream
 from mlip_jax.train.loss import LossConfig, Sums, WeightSchedule
-from mlip_jax.train.observed import Observables
+from mlip_jax.train.observed import Found, Observables
 from mlip_jax.train.optimizer import Optimizer, OptimizerConfig
 from mlip_jax.train.settings import TrainingConfig
 from mlip_jax.train.step import TrainState
@@ -134,27 +134,40 @@ def evaluate_fn(
     return evaluate
 
 
-def with_observables(evaluate: Evaluate, observables: Observables, constants: Any) -> Evaluate:
-    """Adds the loss of observables and its gradient; where they have no values, a loss of NaN.
+def with_observables(
+    evaluate: Evaluate, observables: Observables, constants: Any
+) -> tuple[Evaluate, Evaluate]:
+    """Adds the loss of observables and its gradient: for the start of a search, and along it.
 
-    Such a place is too far for the search along a direction.
+    At the start of an iteration samples are drawn anew where less than the part half-way between
+    `sampling.smallest` and all still counts. Along the direction they stay, so that the search sees
+    one function; where less than `smallest` counts, or a system has no values, its loss is NaN:
+    such a place is too far.
     """
 
-    def both(params: Any) -> Evaluation:
-        found = observables.evaluate(params, constants)
-        here = evaluate(params)
-        if found.fault is not None:
-            return here._replace(loss=math.nan)
-        slope = jax.tree.map(jnp.add, here.gradient, found.gradient)
-        return Evaluation(here.loss + found.loss, slope, here.sums)
+    def begin(params: Any) -> Evaluation:
+        found = observables.evaluate(params, constants, early=True).require()
+        return _sum(evaluate(params), found)
 
-    return both
+    def follow(params: Any) -> Evaluation:
+        found = observables.reweighted(params, constants)
+        if found.fault is not None:
+            return Evaluation(math.nan, None, Sums.zeros())
+        return _sum(evaluate(params), found)
+
+    return begin, follow
+
+
+def _sum(labels: Evaluation, found: Found) -> Evaluation:
+    slope = jax.tree.map(jnp.add, labels.gradient, found.gradient)
+    return Evaluation(labels.loss + found.loss, slope, labels.sums)
 
 
 def iterate(
     update: Callable[..., tuple[Any, Any]],
     state: TrainState,
     evaluate: Evaluate,
+    begin: Evaluate | None = None,
     *,
     changing: bool = False,
 ) -> Iteration:
@@ -164,13 +177,14 @@ def iterate(
         update: of the optimiser's transformation, compiled.
         state: where to begin.
         evaluate: loss and gradient of all data.
-        changing: whether the loss is another one from time to time, as where samples are drawn
-            anew: it is then evaluated at the beginning, too.
+        begin: the same at the beginning, where that is another function.
+        changing: whether the loss is another one from iteration to iteration, as where samples are
+            drawn anew: the beginning is then evaluated again.
     """
     own: FullBatchState = state.opt_state
     old = Evaluation(float(own.loss), own.gradient, Sums.zeros())
     if changing or not math.isfinite(old.loss):
-        old = evaluate(state.params)
+        old = (begin or evaluate)(state.params)
     direction, history = update(old.gradient, own.history, state.params)
     if not _dot(old.gradient, direction) < 0.0:
         return Iteration(state, old, converged=True)

@@ -26,12 +26,20 @@ UNITS = {
     "C44": "GPa",
     "frequency": "THz",
     "rdf": "1",
+    "diffusion": "Å^2/ps",
+    "free_energy": "meV/atom",
 }
-"""What can be observed, and in which unit."""
+"""What can be observed, and in which unit; 1 Å^2/ps is 1e-4 cm^2/s or 1e-8 m^2/s."""
 
 ELASTIC = ("C11", "C12", "C44")
-FREQUENCY, RDF = "frequency", "rdf"
-_KEYS = {FREQUENCY: ("wave_vector", "branch"), RDF: ("distance", "pair")}
+FREQUENCY, RDF, DIFFUSION, FREE_ENERGY = "frequency", "rdf", "diffusion", "free_energy"
+_KEYS = {
+    FREQUENCY: ("wave_vector", "branch"),
+    RDF: ("distance", "pair"),
+    DIFFUSION: ("window", "element"),
+    FREE_ENERGY: ("start",),
+}
+_OPTIONAL = ("pair", "element")
 _OF_CELL = ("lattice_constant", "density")
 
 
@@ -51,6 +59,13 @@ class Target:
         distance: Å, of `rdf`.
         width: Å, of `rdf`: standard deviation of the Gaussian that a distance counts with.
         pair: of `rdf`, symbols of the central atoms and of their neighbours; all where null.
+        window: fs, of `diffusion`: the time over which the autocorrelation of velocities is
+            integrated; a multiple of `sampling.timestep`. As long as velocities are correlated, and
+            no more than a few inverse Lyapunov exponents (see `simulate.diffusion`): in liquids
+            some hundred fs.
+        element: of `diffusion`, symbol of the atoms that are meant; all where null.
+        start: meV/atom, of `free_energy`: the difference that the potential has which training
+            starts with.
     """
 
     value: float
@@ -62,6 +77,9 @@ class Target:
     distance: Positive | None = None
     width: Positive = 0.05
     pair: tuple[str, str] | None = None
+    window: Positive | None = None
+    element: str | None = None
+    start: float | None = None
 
     def observable(self, name: str) -> str:
         """What a target of this name is of."""
@@ -82,7 +100,7 @@ class Target:
                 "observable; expected a name of its own. Rename it."
             )
         own = _KEYS.get(observable, ())
-        missing = [key for key in own if key != "pair" and getattr(self, key) is None]
+        missing = [key for key in own if key not in _OPTIONAL and getattr(self, key) is None]
         if missing:
             raise UserError(
                 f"targets.{name}: got no {' and no '.join(missing)}, which {observable} needs."
@@ -115,6 +133,7 @@ class SamplingConfig:
         smallest: a new sample is drawn where the effective number of frames is below this part of
             their number.
         strain: of the ensembles whose mean stresses give elastic constants.
+        trajectories: of each frame, for `diffusion`: each starts with momenta of its own.
         seed: of momenta and random forces.
     """
 
@@ -127,6 +146,7 @@ class SamplingConfig:
     friction: Positive = 0.02
     smallest: Annotated[float, Field(gt=0, lt=1)] = 0.5
     strain: Annotated[float, Field(gt=0, le=0.05)] = 0.01
+    trajectories: Annotated[int, Field(ge=1)] = 1
     seed: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self):
@@ -146,20 +166,45 @@ class SamplingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PhaseConfig:
+    """Another phase of a system, whose free energy is compared with that of `structure`.
+
+    It has the same composition, and is sampled in the same way: at constant pressure the difference
+    is that of Gibbs's free energies; in fixed cells that of Helmholtz's, at the two volumes. Each
+    phase has to stay what it is while it is sampled.
+
+    Attributes:
+        structure: file, beside the config or in the working directory.
+        index: frame of the file.
+        supercell: copies along each cell vector.
+    """
+
+    structure: str
+    index: int = -1
+    supercell: tuple[int, int, int] = (1, 1, 1)
+
+    def __post_init__(self):
+        _check_copies(self.supercell)
+
+
+@dataclasses.dataclass(frozen=True)
 class SystemConfig:
-    """A crystal, and what it is known for.
+    """A system, and what it is known for.
 
     Attributes:
         structure: file, beside the config or in the working directory.
         targets: by name: `lattice_constant` (length of the first cell vector of the file),
             `density`, `pressure`, of cubic crystals `C11`, `C12` and `C44` with relaxed atoms,
-            `frequency` of a phonon, and `rdf`, the radial distribution function at a distance.
+            `frequency` of a phonon, `rdf`, the radial distribution function at a distance,
+            `diffusion`, the coefficient of self-diffusion, and `free_energy` of the other phase
+            less that of `structure`, per atom.
         index: frame of the file.
         supercell: copies along each cell vector.
         sampling: of an ensemble; null: at the minimum of the energy. At constant pressure the
-            lattice constant and the density are known, in a fixed cell the pressure and the elastic
-            constants, in both `rdf`; at the minimum lattice, density, elastic constants and
-            frequencies.
+            lattice constant and the density are known, in a fixed cell the pressure, the elastic
+            constants and the diffusion, in both `rdf` and `free_energy`; at the minimum lattice,
+            density, elastic constants and frequencies.
+        other_phase: of `free_energy`; all other targets are of `structure`.
     """
 
     structure: str
@@ -167,14 +212,14 @@ class SystemConfig:
     index: int = -1
     supercell: tuple[int, int, int] = (1, 1, 1)
     sampling: SamplingConfig | None = None
+    other_phase: PhaseConfig | None = None
 
     def __post_init__(self):
         if not self.targets:
             raise UserError(f"targets: got none; expected some of {', '.join(UNITS)}.")
         for name, target in self.targets.items():
             target.check(name)
-        if min(self.supercell) < 1:
-            raise UserError(f"supercell: got {list(self.supercell)}; expected numbers ≥ 1.")
+        _check_copies(self.supercell)
         foreign = sorted(set(self.observables) - set(self._known()[0]))
         if foreign:
             known, kind, advice = self._known()
@@ -182,6 +227,14 @@ class SystemConfig:
                 f"targets: got {', '.join(foreign)} {kind}, where only {', '.join(known)} have a "
                 f"meaning. {advice}"
             )
+        if (FREE_ENERGY in self.observables) != (self.other_phase is not None):
+            have, lack = (FREE_ENERGY, "no other_phase")
+            if self.other_phase is not None:
+                have, lack = "other_phase", f"no target {FREE_ENERGY}"
+            raise UserError(f"got {have}, but {lack}; expected both. Add it, or remove {have}.")
+        for name, target in self.targets.items():
+            if target.window is not None and self.sampling is not None:
+                _check_window(name, target.window, self.sampling.timestep)
 
     @property
     def observables(self) -> tuple[str, ...]:
@@ -194,9 +247,24 @@ class SystemConfig:
             return (*_OF_CELL, *ELASTIC, FREQUENCY), "at the minimum of the energy", advice
         if self.sampling.pressure is None:
             advice = "Set sampling.pressure in a system of its own."
-            return ("pressure", *ELASTIC, RDF), "in a fixed cell", advice
+            known = ("pressure", *ELASTIC, RDF, DIFFUSION, FREE_ENERGY)
+            return known, "in a fixed cell", advice
         advice = "Put them into a system without sampling.pressure."
-        return (*_OF_CELL, RDF), "at constant pressure", advice
+        return (*_OF_CELL, RDF, FREE_ENERGY), "at constant pressure", advice
+
+
+def _check_copies(supercell: tuple[int, int, int]) -> None:
+    if min(supercell) < 1:
+        raise UserError(f"supercell: got {list(supercell)}; expected numbers ≥ 1.")
+
+
+def _check_window(name: str, window: float, timestep: float) -> None:
+    steps = round(window / timestep)
+    if steps < 1 or abs(steps * timestep - window) > 1e-6 * window:
+        raise UserError(
+            f"targets.{name}.window: got {window:g} fs; expected a multiple of sampling.timestep, "
+            f"{timestep:g} fs. Change one of them."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,8 @@ from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
 from mlip_jax.potential import Potential
 from mlip_jax.train.observables import UNITS, ObservablesConfig
-from mlip_jax.train.observed_system import ObservedSystem, read_structures
+from mlip_jax.train.observed_structures import read_structures
+from mlip_jax.train.observed_system import ObservedSystem
 
 
 class Added(NamedTuple):
@@ -85,7 +86,7 @@ class Observables:
     ):
         self.config = config
         self._systems = [
-            ObservedSystem(name, system, structures[name], potential)
+            ObservedSystem(name, system, structures, potential)
             for name, system in config.systems.items()
         ]
 
@@ -94,9 +95,19 @@ class Observables:
         """Whether a system is sampled: the loss then depends on the samples, too."""
         return any(system.sampler is not None for system in self._systems)
 
-    def evaluate(self, params: Any, constants: Any) -> Found:
-        """Loss and gradient; samples of which too little still counts are drawn anew."""
-        return self._gather([self._renewed(s, params, constants) for s in self._systems])
+    def evaluate(self, params: Any, constants: Any, early: bool = False) -> Found:
+        """Loss and gradient; samples of which too little still counts are drawn anew.
+
+        Args:
+            params: of the model.
+            constants: variables that are not trained.
+            early: draws anew where less than half-way between `sampling.smallest` and all counts.
+        """
+        return self._gather([self._renewed(s, params, constants, early) for s in self._systems])
+
+    def reweighted(self, params: Any, constants: Any) -> Found:
+        """Loss and gradient of the samples that there are; a fault where too little counts."""
+        return self._gather([self._kept(s, params, constants) for s in self._systems])
 
     def linearised(self, params: Any, constants: Any) -> Linearised:
         """Residuals and their slopes; samples of which too little still counts are drawn anew.
@@ -109,11 +120,11 @@ class Observables:
         for system in self._systems:
             fresh = system.sampler is not None and system.sample is None
             if fresh:
-                self._draw(system, params, constants)
+                system.renew(params, constants)
             system.compiled = "rows"
             slopes, (terms, values) = system.rows(params, constants, system.sample)
             if not fresh and system.stale(values):
-                self._draw(system, params, constants)
+                system.renew(params, constants)
                 slopes, (terms, values) = system.rows(params, constants, system.sample)
             parts.append((jnp.sum(terms**2), values, None, None))
             residuals.append(scale * np.asarray(terms))
@@ -129,26 +140,22 @@ class Observables:
         """Values from samples of their own, drawn at these parameters with other random numbers."""
         found = []
         for system in self._systems:
-            sampling = system.config.sampling
-            seed = None if sampling is None else sampling.seed + 1
-            sample = system.draw(params, constants, seed)
+            sample = system.independent(params, constants)
             found.append((*system.known(params, constants, sample), None, None))
         return self._gather(found)
 
     def anchors(self, params: Any) -> dict[str, Any]:
-        """The parameters of the samples, for a checkpoint; `params` where none has been drawn."""
-        return {
-            system.name: params if system.anchor is None else system.anchor
-            for system in self._systems
-            if system.sampler is not None
-        }
+        """The parameters of the samples, for a checkpoint; `params` where none has been drawn.
+
+        With them stands what free energies are counted from.
+        """
+        return {s.name: s.stored(params) for s in self._systems if s.sampler is not None}
 
     def restore(self, anchors: Mapping[str, Any], constants: Any) -> None:
         """Draws the samples of a checkpoint again."""
         for system in self._systems:
             if system.sampler is not None:
-                system.anchor = anchors[system.name]
-                system.sample = system.draw(system.anchor, constants)
+                system.restore(anchors[system.name], constants)
 
     def record(self, found: Found) -> dict[str, Any]:
         """Values beside their targets, as plain numbers."""
@@ -164,29 +171,33 @@ class Observables:
                 }
         return {"loss": found.loss, "values": values, "effective_frames": found.sizes}
 
-    def _renewed(self, system: ObservedSystem, params: Any, constants: Any):
+    def _renewed(self, system: ObservedSystem, params: Any, constants: Any, early: bool):
         fresh = system.sampler is not None and system.sample is None
         try:
             if fresh:
-                self._draw(system, params, constants)
+                system.renew(params, constants)
             system.compiled = "slope"
             (loss, values), gradient = system.slope(params, constants, system.sample)
-            if not fresh and system.stale(values):
-                self._draw(system, params, constants)
+            if not fresh and system.stale(values, early=early):
+                system.renew(params, constants)
                 (loss, values), gradient = system.slope(params, constants, system.sample)
         except UserError as error:
             return math.nan, None, None, str(error).rstrip(".")
         return loss, values, gradient, None
 
+    def _kept(self, system: ObservedSystem, params: Any, constants: Any):
+        (loss, values), gradient = system.slope(params, constants, system.sample)
+        far = "too few frames of its sample still count" if system.stale(values) else None
+        return loss, None if far else values, gradient, far
+
     def _measured(self, system: ObservedSystem, params: Any, constants: Any):
         if system.sampler is not None and system.sample is None:
-            self._draw(system, params, constants)
-        return (*system.known(params, constants, system.sample), None, None)
-
-    @staticmethod
-    def _draw(system: ObservedSystem, params: Any, constants: Any) -> None:
-        system.sample = system.draw(params, constants)
-        system.anchor = jax.tree.map(lambda leaf: np.array(leaf, copy=True), params)
+            system.renew(params, constants)
+        loss, values = system.known(params, constants, system.sample)
+        if system.sampler is not None and bool(values.flags):
+            system.renew(params, constants)
+            loss, values = system.known(params, constants, system.sample)
+        return loss, values, None, None
 
     def _gather(self, parts: list[tuple[Any, Any, Any, str | None]]) -> Found:
         total, gradient, named, sizes, fault = 0.0, None, {}, {}, None

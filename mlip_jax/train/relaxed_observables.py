@@ -46,10 +46,15 @@ class Values(NamedTuple):
 
     def fault(self) -> str | None:
         """Why there are no numbers, of values on the host."""
+        if int(self.flags) & device.Flag.CELL:
+            return (
+                "its cell has become too small for its lists of neighbours or images. Start from "
+                "parameters whose crystal is nearer to the file's"
+            )
         if int(self.flags):
             return (
-                "its cell has become too small for its neighbour list. Start from parameters "
-                "whose crystal is nearer to the file's"
+                "its atoms have come so close that a list of neighbours overflows. Start from "
+                "parameters whose structure is nearer to the file's"
             )
         if not bool(self.converged):
             return (

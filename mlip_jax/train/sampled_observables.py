@@ -19,16 +19,28 @@ from jaxtyping import Array, Float
 from mlip_jax import elements, units
 from mlip_jax.data.structure import Structure
 from mlip_jax.graph import volumes
+from mlip_jax.neighbors import device
+from mlip_jax.neighbors.device import DeviceNeighbors
 from mlip_jax.potential import Potential
 from mlip_jax.properties.elastic import tensor_of_strain, to_voigt
 from mlip_jax.properties.structure import smooth_distribution_fn
-from mlip_jax.simulate import differentiable, reweighting
+from mlip_jax.simulate import differentiable, free_energy, reweighting
 from mlip_jax.simulate.differentiable import Start
 from mlip_jax.simulate.dynamics import DynamicsState
 from mlip_jax.simulate.reweighting import Frames
 from mlip_jax.simulate.system import replicate
-from mlip_jax.train.observables import ELASTIC, RDF, SamplingConfig, SystemConfig, Target
+from mlip_jax.train import free_energies, sampled_diffusion
+from mlip_jax.train.free_energies import Bridge
+from mlip_jax.train.observables import (
+    ELASTIC,
+    FREE_ENERGY,
+    RDF,
+    SamplingConfig,
+    SystemConfig,
+    Target,
+)
 from mlip_jax.train.relaxed_observables import Values, by_target, density, roomy_list
+from mlip_jax.train.sampled_diffusion import Trajectories
 
 
 class Ensembles(NamedTuple):
@@ -37,10 +49,20 @@ class Ensembles(NamedTuple):
     Attributes:
         frames: arrays with the leading axes ensembles and frames.
         energies: eV, with the parameters that they were sampled with.
+        neighbors: a list with room for all of them.
+        momenta: of trajectories that start at the frames of the first, where diffusion is asked
+            for; sqrt(amu eV).
+        other: the ensemble of the other phase, where there is one.
+        carried: eV per atom, how much the free energy of the other phase less that of this one has
+            grown since the beginning of training until the parameters of the sample.
     """
 
     frames: Frames
     energies: Float[Array, "ensembles frames"]
+    neighbors: DeviceNeighbors
+    momenta: Float[Array, "frames trajectories atoms 3"] | None = None
+    other: Any = None
+    carried: Float[Array, ""] | None = None
 
 
 class Sampler(NamedTuple):
@@ -49,43 +71,99 @@ class Sampler(NamedTuple):
     Attributes:
         draw: `(variables, seed) -> Ensembles`, on the host.
         values: `(variables, ensembles) -> Values`, pure.
+        bridge: of two phases, where free energies are asked for.
     """
 
     draw: Callable[[Any, int], Ensembles]
     values: Callable[[Any, Ensembles], Values]
+    bridge: Bridge | None = None
 
 
-def build(potential: Potential, structure: Structure, system: SystemConfig) -> Sampler:
+class _Phase(NamedTuple):
+    """One phase, as it begins, and the function that samples it."""
+
+    start: Start
+    draw: Callable[[Any, int], Ensembles]
+
+
+def build(
+    potential: Potential,
+    structure: Structure,
+    system: SystemConfig,
+    other: Structure | None = None,
+) -> Sampler:
     """Makes a system ready.
 
     Args:
         potential: for its model; its variables do not matter.
         structure: of the file; each sample begins at its supercell.
         system: says which values, and how it is sampled.
+        other: of the file of the other phase, where there is one.
     """
     config = system.sampling
     assert config is not None
     structure = replicate(structure, system.supercell)
+    strains = _strains(config.strain if set(system.observables) & set(ELASTIC) else None)
+    first, second, bridge = _phase(potential, structure, config, strains), None, None
+    if system.other_phase is not None:
+        assert other is not None
+        copies = replicate(other, system.other_phase.supercell)
+        second = _phase(potential, copies, config, _strains(None))
+        kT = units.BOLTZMANN * config.temperature
+        bridge = free_energies.bridge(first.start, second.start, kT)
+    trajectories = sampled_diffusion.build(potential, structure, system)
+
+    def draw(variables: Any, seed: int) -> Ensembles:
+        sample = first.draw(variables, seed)
+        if trajectories is not None:
+            momenta, neighbors = trajectories.draw(
+                variables, _of_first(sample.frames), sample.neighbors, seed
+            )
+            sample = sample._replace(momenta=momenta, neighbors=neighbors)
+        if second is not None:
+            phase = second.draw(variables, seed)
+            sample = sample._replace(other=phase, carried=jnp.zeros((), phase.energies.dtype))
+        return sample
+
+    values = partial(_values, first, second, trajectories, system, config, strains)
+    return Sampler(draw, values, bridge)
+
+
+def _phase(
+    potential: Potential,
+    structure: Structure,
+    config: SamplingConfig,
+    strains: Float[np.ndarray, "ensembles 6"],
+) -> _Phase:
     start = _begin(potential, structure, config, config.seed)
     listed = roomy_list(start.system)
     start = start._replace(state=dataclasses.replace(start.state, neighbors=listed))
-    strains = _strains(config.strain if set(system.observables) & set(ELASTIC) else None)
     sample = reweighting.sample_fn(start, config.steps, config.interval, config.discard)
 
     def draw(variables: Any, seed: int) -> Ensembles:
+        # Every sample begins with the same list: room that an earlier one had to make would change
+        # the order of sums, and a resumed run would not be the same.
         state = start.state
         if seed != config.seed:
             state = _begin(potential, structure, config, seed).state
             state = dataclasses.replace(state, neighbors=listed)
-        drawn = [sample(variables, _strained(state, strain)) for strain in strains]
-        parts = [Ensembles(one.frames, one.energies) for one in drawn]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+        drawn = []
+        for strain in strains:
+            found = sample(variables, _strained(state, strain))
+            room = reweighting.list_for(found.state, found.frames)
+            neighbors = device.with_capacity(state.neighbors, room.capacity)
+            state = dataclasses.replace(state, neighbors=neighbors)
+            drawn.append((found.frames, found.energies))
+        frames, energies = jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+        return Ensembles(frames, energies, state.neighbors)
 
-    return Sampler(draw, partial(_values, start, system, config, strains))
+    return _Phase(start, draw)
 
 
 def _values(
-    start: Start,
+    phase: _Phase,
+    second: _Phase | None,
+    trajectories: Trajectories | None,
     system: SystemConfig,
     config: SamplingConfig,
     strains: Float[np.ndarray, "ensembles 6"],
@@ -93,41 +171,68 @@ def _values(
     sample: Ensembles,
 ) -> Values:
     kT = units.BOLTZMANN * config.temperature
+    start, frames = phase.start, _of_first(sample.frames)
     shape = sample.energies.shape
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), sample.frames)
-    results = reweighting.results_fn(start)(variables, flat)
+    results = reweighting.results_fn(start)(variables, flat, sample.neighbors)
     energies, virials = (leaf.reshape(*shape, *leaf.shape[1:]) for leaf in results)
     weights = jax.vmap(partial(reweighting.weights, kT=kT))(energies, sample.energies)
     sizes = jax.vmap(reweighting.effective_size)(weights) / shape[1]
-    cells = sample.frames.cell
     named: dict[str, Array] = {}
+    flags = jnp.zeros((), jnp.int32)
     if config.pressure is not None:
         mean = partial(reweighting.average, weights[0])
         mass = float(np.sum(start.system.masses))
         named["lattice_constant"] = (
-            mean(jnp.linalg.norm(cells[0, :, 0], axis=-1)) / system.supercell[0]
+            mean(jnp.linalg.norm(frames.cell[:, 0], axis=-1)) / system.supercell[0]
         )
-        named["density"] = mean(density(mass, volumes(cells[0])))
+        named["density"] = mean(density(mass, volumes(frames.cell)))
     else:
         gas = len(start.system.masses) * kT * jnp.eye(3)
         mean_virials = jnp.einsum("ef,efab->eab", weights, virials) + gas[None]
-        volume = volumes(cells[:1, 0])[0]
+        volume = volumes(frames.cell[:1])[0]
         named["pressure"] = jnp.trace(mean_virials[0]) / (3.0 * volume) / units.GPA
         if len(strains) > 1:
             named |= _elastic(mean_virials, strains, volume)
     for name, target in system.targets.items():
         if target.observable(name) == RDF:
-            at = _distribution_fn(start.system.structure, target)
-            parts = jax.lax.map(at, jax.tree.map(lambda leaf: leaf[0], sample.frames))
+            parts = jax.lax.map(_distribution_fn(start.system.structure, target), frames)
+            flags |= jnp.where(jnp.any(jnp.isnan(parts)), int(device.Flag.CELL), 0)
             named[name] = reweighting.average(weights[0], parts)
+    if trajectories is not None:
+        found, overflow = trajectories.values(
+            variables, frames, sample.momenta, sample.neighbors, weights[0]
+        )
+        named, flags = named | found, flags | overflow
+    if second is not None:
+        change, size = _free_energy(phase.start, second.start, kT, variables, energies[0], sample)
+        sizes = jnp.concatenate([sizes, size[None]])
+        for name, target in system.targets.items():
+            if target.observable(name) == FREE_ENERGY:
+                assert target.start is not None
+                named[name] = target.start + 1e3 * change
     yes = jnp.ones((), bool)
-    return Values(
-        by_target(system, named),
-        jax.lax.stop_gradient(sizes),
-        jnp.zeros((), jnp.int32),
-        yes,
-        yes,
-    )
+    return Values(by_target(system, named), jax.lax.stop_gradient(sizes), flags, yes, yes)
+
+
+def _free_energy(
+    first: Start, second: Start, kT: float, variables: Any, energies: Array, sample: Ensembles
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Change of the difference of the phases [eV per atom], and the effective size of the other."""
+    other = sample.other
+    assert sample.carried is not None
+    own = free_energy.perturbation(energies, sample.energies[0], kT)
+    there = reweighting.energies_fn(second)(variables, _of_first(other.frames), other.neighbors)
+    moved = free_energy.perturbation(there, other.energies[0], kT)
+    weights = reweighting.weights(there, other.energies[0], kT)
+    size = reweighting.effective_size(weights) / len(weights)
+    difference = moved / len(second.system.masses) - own / len(first.system.masses)
+    return sample.carried + difference, size
+
+
+def _of_first(frames: Frames) -> Frames:
+    """Frames of the first ensemble."""
+    return jax.tree.map(lambda leaf: leaf[0], frames)
 
 
 def _distribution_fn(structure: Structure, target: Target) -> Callable[[Frames], Array]:

@@ -197,6 +197,12 @@ def _check_observables(sections: Sections, observables: ObservablesConfig) -> No
             "observables: got training.precision: float32; expected float64, which derivatives of "
             "minima and small differences of energies want."
         )
+    phases = [n for n, system in observables.systems.items() if system.other_phase is not None]
+    if phases and sections.training.start is None:
+        raise UserError(
+            f"observables.systems.{phases[0]}: got free_energy without training.start; expected "
+            "the potential whose difference of free energies targets.free_energy.start is."
+        )
     optimizer = sections.optimizer
     if optimizer is not None and optimizer.full_batch and observables.interval != 1:
         raise UserError(

@@ -256,14 +256,16 @@ def test_averages_of_a_cold_crystal_are_those_of_the_minimum(tmp_path):
     # Stronger bonds, which want to be shorter: the bulk modulus times the change of the volume.
     near = stretchable.variables(1.1, 1.0005)["params"]
     moved = found.evaluate(near, {}).require()
-    assert float(found.anchors(near)["si"]["strength"]) == 1.0  # reweighted, not sampled anew
+    assert (
+        float(found.anchors(near)["si"]["anchor"]["strength"]) == 1.0
+    )  # reweighted, not sampled anew
     assert 0.4 < moved.sizes["si"] < 0.99
     bulk = 1.1 * (151.4 + 2 * 76.4) / 3.0
     change = moved.values["si.pressure"] - first.values["si.pressure"]
     assert change == pytest.approx(-3 * bulk * 0.0005, rel=0.1)
     far = stretchable.variables(2.0, 1.0)["params"]
     renewed = found.evaluate(far, {}).require()
-    assert float(found.anchors(far)["si"]["strength"]) == 2.0
+    assert float(found.anchors(far)["si"]["anchor"]["strength"]) == 2.0
     assert renewed.sizes["si"] == pytest.approx(1.0, abs=1e-6)
 
 
@@ -331,7 +333,7 @@ def test_a_run_with_samples_resumes_bit_for_bit(tmp_path, monkeypatch):
         loop.train(interrupted, tmp_path / "parts", progress=False)
     monkeypatch.undo()
     assert interrupted.observables is not None
-    anchor = interrupted.observables.anchors({})["si"]
+    anchor = interrupted.observables.anchors({})["si"]["anchor"]
     resumed = loop.train(begin(), tmp_path / "parts", resume=True, progress=False)
     for one, other in zip(
         jax.tree.leaves(whole.variables), jax.tree.leaves(resumed.variables), strict=True
