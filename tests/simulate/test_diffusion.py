@@ -1,6 +1,7 @@
 """Diffusion from short trajectories: an ideal gas, its own velocities, and a long simulation."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,16 @@ from tests.simulate import argon
 STEPS, TIMESTEP = 20, 10.0
 
 
-def begin():
+@functools.cache
+def ready():
+    """A system with a large list, and its function, compiled once."""
     structure = argon.fcc((1, 1, 1), lattice=5.6, rattle=0.1)
     nve = EnsembleConfig("nve", 600.0)
-    return differentiable.begin(argon.potential(), structure, nve, TIMESTEP)
+    start = differentiable.begin(argon.potential(), structure, nve, TIMESTEP)
+    capacity = device.grown_capacity(start.state.neighbors, extra=24)
+    neighbors = device.with_capacity(start.state.neighbors, capacity)
+    start = start._replace(state=dataclasses.replace(start.state, neighbors=neighbors))
+    return start, jax.jit(diffusion.coefficients_fn(start, STEPS))
 
 
 def variables(epsilon=argon.EPSILON):
@@ -39,11 +46,9 @@ def starting_points(start, frames=2, trajectories=3):
 
 def test_an_ideal_gas_flies_as_far_as_the_window_lets_it():
     """Without forces `D(T) = <v²> T / 3`, for every atom."""
-    start = begin()
+    start, function = ready()
     frames, momenta = starting_points(start)
-    found = diffusion.coefficients_fn(start, STEPS)(
-        variables(0.0), frames, momenta, start.state.neighbors
-    )
+    found = function(variables(0.0), frames, momenta, start.state.neighbors)
     squares = np.sum((np.asarray(momenta) / start.system.masses[:, None]) ** 2, axis=-1)
     time = STEPS * TIMESTEP / units.TIME_UNIT
     np.testing.assert_allclose(found.values, squares * time / 3.0 / units.TIME_UNIT, rtol=1e-10)
@@ -62,11 +67,9 @@ def test_momenta_are_of_the_temperature_and_at_rest_as_a_whole():
 
 
 def test_the_ends_of_a_window_give_the_integral_of_the_autocorrelation():
-    start = begin()
-    frames, momenta = starting_points(start, frames=1, trajectories=1)
-    found = diffusion.coefficients_fn(start, STEPS)(
-        variables(), frames, momenta, start.state.neighbors
-    )
+    start, function = ready()
+    frames, momenta = starting_points(start)
+    found = function(variables(), frames, momenta, start.state.neighbors)
     state = differentiable.moved(start.state, frames.positions[0], momenta[0, 0])
     first = start.compiled.evaluate(variables(), state).integrator
     run = differentiable.trajectory_fn(
@@ -85,12 +88,11 @@ def test_the_ends_of_a_window_give_the_integral_of_the_autocorrelation():
 
 @pytest.mark.slow
 def test_room_is_made_for_the_trajectories():
-    start = begin()
+    start, function = ready()
     frames, momenta = starting_points(start)
     capacity = start.state.neighbors.capacity
     tight = dataclasses.replace(capacity, row=4, active=4)
     tight = device.with_capacity(start.state.neighbors, tight)
-    function = jax.jit(diffusion.coefficients_fn(start, STEPS))
     with jax.debug_nans(False):
         assert np.all(np.asarray(function(variables(), frames, momenta, tight).flags) != 0)
         room = diffusion.with_room(start, STEPS, function, variables(), frames, momenta, tight)
@@ -115,9 +117,7 @@ def test_a_dense_gas_diffuses_as_in_one_long_simulation():
     }
     start = begun["langevin"]
     with jax.debug_nans(False):  # of lists that overflow
-        sample = reweighting.sample_fn(start, 4000, 100, discard=500)(
-            start.variables, start.state
-        )
+        sample = reweighting.sample_fn(start, 4000, 100, discard=500)(start.variables, start.state)
     masses = start.system.masses
     momenta = jnp.asarray(diffusion.draw_momenta(masses, kelvin, 40, 4, seed=5))
     nve = begun["nve"]

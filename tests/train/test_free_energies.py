@@ -1,9 +1,7 @@
 """Free energies of two phases: a change that is known, its slope, and steps that are too long."""
 
 import dataclasses
-import json
-import os
-import signal
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,13 +11,14 @@ from mlip_jax import config as configs
 from mlip_jax import train
 from mlip_jax.config import UserError
 from mlip_jax.data import formats
-from mlip_jax.train import free_energies, loop, observed
+from mlip_jax.data.collate import make_graph
+from mlip_jax.potential import predict_fn
+from mlip_jax.simulate import free_energy
+from mlip_jax.train import free_energies, observed
 from mlip_jax.train.free_energies import Bridge, Place
-from mlip_jax.train.interrupt import TrainingInterrupted
-from mlip_jax.train.loss import PropertyLoss
 from mlip_jax.train.observables import ObservablesConfig
 from tests.simulate import silicon
-from tests.train import stretchable, tiny
+from tests.train import stretchable
 
 START = 3.0
 TARGET = {"free_energy": {"value": 8.0, "tolerance": 0.5, "start": START}}
@@ -49,11 +48,13 @@ def build(directory, **changes):
 
 def difference(directory):
     """Energy of the wide crystal less that of the other, meV per atom."""
-    found = []
+    energies = []
     for name in ("wide", "crystal"):
         structure = formats.read(directory / f"{name}.extxyz")[0]
-        found.append(silicon.potential(0.0).predict_energy(structure) / 8.0)
-    return 1e3 * (found[0] - found[1])
+        graph = jax.tree.map(np.asarray, make_graph([structure], 4.2, dtype=np.float64))
+        prediction = predict_fn(stretchable.Stretchable())(stretchable.variables(), graph)
+        energies.append(1e3 * float(prediction.energy[0]) / structure.num_atoms)
+    return energies[0] - energies[1]
 
 
 # The section.
@@ -96,18 +97,100 @@ def test_the_potential_of_the_start_has_to_be_given(tmp_path):
 # Steps.
 
 
-def springs(stiffness):
-    """Twenty phases of springs with `F = kT/2 ln k`, and another one whose F is constant."""
-    kT = 0.025
+class Springs(NamedTuple):
+    """Frames of springs `U = k x² / 2`, and the free energy that was carried to their k."""
 
-    def draw(k):
-        squares = np.random.default_rng(1).normal(0.0, np.sqrt(kT / k), (4000, 20)) ** 2
-        return _Sample(0.5 * squares.sum(axis=1), 0.0)
+    k: float
+    squares: np.ndarray
+    carried: float
 
-    def overlap(k, sample):
-        weights = np.exp(-(k - sample.k) * sample.halves / kT)
-        weights /= weights.sum()
-        return float(np.exp(-np.sum(weights * np.log(weights + 1e-300)))) / len(weights)
 
-    del stiffness
-    return kT, draw, overlap
+KT, DIMENSIONS = 0.025, 20
+
+
+def draw(k):
+    x = np.random.default_rng(1).normal(0.0, np.sqrt(KT / k), (2000, DIMENSIONS))
+    return Springs(float(k), np.sum(x**2, axis=1), 0.0)
+
+
+def overlap(k, sample):
+    logarithms = -0.5 * (k - sample.k) * sample.squares / KT
+    weights = np.exp(logarithms - logarithms.max())
+    weights /= np.sum(weights)
+    return float(np.exp(-np.sum(weights * np.log(np.maximum(weights, 1e-300)))) / len(weights))
+
+
+def change(old, old_sample, new, sample):
+    """Of springs against something that does not depend on k."""
+    steps = (0.5 * (new - old) * part.squares for part in (old_sample, sample))
+    return free_energy.bennett(*steps, KT)
+
+
+def follow(to, **options):
+    drawn = []
+
+    def note(k):
+        drawn.append(float(k))
+        return draw(k)
+
+    bridge, here = Bridge(overlap, change), Place(np.array(1.0), draw(1.0))
+    found = free_energies.follow(bridge, here, np.array(to), note, float, 0.3, **options)
+    return found, drawn
+
+
+@pytest.mark.parametrize(("to", "between"), [(1.2, False), (8.0, True)])
+def test_a_long_step_is_made_of_short_ones(to, between):
+    found, drawn = follow(to)
+    assert (len(drawn) > 1) == between
+    assert drawn == sorted(drawn)
+    assert drawn[-1] == to
+    exact = 0.5 * DIMENSIONS * KT * np.log(to)
+    # The mean of 40000 squares has the relative error 0.7 %, the same in all samples.
+    assert float(found.sample.carried) == pytest.approx(exact, rel=0.03)
+
+
+def test_a_step_that_cannot_be_followed_is_refused():
+    with pytest.raises(UserError, match="cannot be followed"):
+        follow(1e6, halvings=2)
+
+
+# A crystal and the same at another volume. For u E both have 21 modes, whose part kT/2 ln u is the
+# same: harmonic phases differ by u times the difference of their energies at rest.
+
+
+@pytest.mark.slow
+def test_a_crystal_at_two_volumes_and_its_slope(tmp_path):
+    found = build(tmp_path)
+    rest = difference(tmp_path)
+    first = found.evaluate(stretchable.variables()["params"], {}).require()
+    assert first.values["si.free_energy"] == pytest.approx(START, abs=1e-9)
+    assert float(first.gradient["strength"]) == pytest.approx(
+        2.0 * (START - 8.0) / 0.5**2 * rest, rel=0.1
+    )
+    # Near the anchor, with its sample: the slope is that of what is measured.
+    near, step = 1.05, 1e-4
+    at = found.evaluate(stretchable.variables(near)["params"], {}).require()
+    assert float(found.anchors({})["si"]["anchor"]["strength"]) == 1.0
+    assert at.values["si.free_energy"] - START == pytest.approx(0.05 * rest, rel=0.1)
+    ahead, behind = (
+        found.measure(stretchable.variables(near + h)["params"], {}).loss for h in (step, -step)
+    )
+    slope = (ahead - behind) / (2.0 * step)
+    assert float(at.gradient["strength"]) == pytest.approx(slope, rel=1e-6)
+    # Farther away samples are drawn anew, and what was found so far is carried along.
+    far = stretchable.variables(1.6)["params"]
+    moved = found.evaluate(far, {}).require()
+    stored = found.anchors({})["si"]
+    assert float(stored["anchor"]["strength"]) == 1.6
+    assert float(stored["origin"]["strength"]) == 1.0
+    assert 1e3 * float(stored["carried"]) + START == pytest.approx(moved.values["si.free_energy"])
+    assert moved.values["si.free_energy"] - START == pytest.approx(0.6 * rest, rel=0.1)
+    own = found.independent(far, {}).require().values["si.free_energy"]
+    assert own != moved.values["si.free_energy"]
+    assert own - START == pytest.approx(0.6 * rest, rel=0.1)
+    # As a checkpoint holds it, bit for bit.
+    again = build(tmp_path)
+    again.restore(found.anchors({}), {})
+    resumed = again.evaluate(far, {})
+    assert resumed.loss == moved.loss
+    assert float(resumed.gradient["stretch"]) == float(moved.gradient["stretch"])
