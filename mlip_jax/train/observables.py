@@ -3,7 +3,9 @@
 The loss is `weight * Σ w ((value - target) / tolerance)²`, over the targets of all systems. A
 system without `sampling` is at the minimum of its energy, atoms and cell: values are those at 0 K,
 and slopes are taken through the minimum (`simulate.implicit`). With `sampling` they are averages
-over an ensemble, reweighted from one set of parameters to the next (`simulate.reweighting`).
+over an ensemble, reweighted from one set of parameters to the next (`simulate.reweighting`);
+trajectories from its frames give diffusion (`simulate.diffusion`), and the ensembles of two phases
+the change of their difference of free energy (`free_energies`).
 """
 
 import dataclasses

@@ -41,6 +41,28 @@ def test_an_ideal_gas_has_no_structure():
     assert partial.neighbors[-1] == pytest.approx(expected, rel=0.02)
 
 
+def test_one_distance_is_right_in_narrower_cells_or_no_number():
+    """The images are those of a cell narrower by a tenth; without enough of them g is NaN."""
+    wide = gas(0, atoms=12, edge=7.0)
+    at = structural.smooth_distribution_fn(wide, 4.5, 0.2)
+    flawless = 0
+    for factor in np.linspace(1.0, 0.5, 11):
+        small = dataclasses.replace(
+            wide, cell=factor * wide.cell, positions=factor * wide.positions
+        )
+        with jax.debug_nans(False):
+            value = float(at(jnp.asarray(small.positions), jnp.asarray(small.cell)))
+        if np.isfinite(value):
+            # Another function, of images enough for this cell.
+            own = structural.smooth_distribution_fn(small, 4.5, 0.2)
+            expected = own(jnp.asarray(small.positions), jnp.asarray(small.cell))
+            assert value == pytest.approx(float(expected), rel=1e-10)
+            flawless += 1
+        else:
+            assert factor < 0.9
+    assert 3 <= flawless < 11
+
+
 def test_the_smooth_function_is_the_counted_one_smeared():
     frames = [gas(seed) for seed in range(3)]
     counted = structural.radial_distribution(frames, 5.0, bins=25)

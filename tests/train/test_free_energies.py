@@ -14,7 +14,7 @@ from mlip_jax.data import formats
 from mlip_jax.data.collate import make_graph
 from mlip_jax.potential import predict_fn
 from mlip_jax.simulate import free_energy
-from mlip_jax.train import free_energies, observed
+from mlip_jax.train import checkpoint, free_energies, observed
 from mlip_jax.train.free_energies import Bridge, Place
 from mlip_jax.train.observables import ObservablesConfig
 from tests.simulate import silicon
@@ -190,7 +190,8 @@ def test_a_crystal_at_two_volumes_and_its_slope(tmp_path):
     assert own - START == pytest.approx(0.6 * rest, rel=0.1)
     # As a checkpoint holds it, bit for bit.
     again = build(tmp_path)
-    again.restore(found.anchors({}), {})
+    saved = checkpoint.save(tmp_path / "at", checkpoint.Position(), {"anchors": found.anchors({})})
+    again.restore(checkpoint.load_tree(saved, "anchors", again.anchors(far)), {})
     resumed = again.evaluate(far, {})
     assert resumed.loss == moved.loss
     assert float(resumed.gradient["stretch"]) == float(moved.gradient["stretch"])
