@@ -95,15 +95,14 @@ def test_a_sampled_pressure_reaches_its_target_and_resumes(tmp_path, monkeypatch
     assert_same(outcome.variables, resumed.variables)
 
 
-class Fixed:
+class Fixed(observed.Observables):
     """Observables that say what they are told."""
 
     def __init__(self, fault):
-        self.fault, self.early = fault, None
+        self.fault = fault
 
     def evaluate(self, params, constants, early=False):
-        del params, constants
-        self.early = early
+        del params, constants, early
         return Found(1.0, {"x": 2.0}, {}, {}, self.fault)
 
     def reweighted(self, params, constants):
