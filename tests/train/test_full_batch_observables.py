@@ -76,7 +76,6 @@ def test_a_relaxed_lattice_constant_reaches_its_target(tmp_path):
 
 @pytest.mark.slow
 def test_a_sampled_pressure_reaches_its_target_and_resumes(tmp_path, monkeypatch):
-    """The target is so far away that the first sample does not reach it."""
     targets = {"pressure": {"value": 3.0, "tolerance": 0.1}}
     sampling = {"temperature": 100.0, "steps": 100, "interval": 10, "discard": 20}
     with jax.debug_nans(False):
@@ -90,8 +89,6 @@ def test_a_sampled_pressure_reaches_its_target_and_resumes(tmp_path, monkeypatch
         again = task(tmp_path, targets, sampling, epochs=6)
         resumed = loop.train(again, tmp_path / "parts", resume=True, progress=False)
     assert values(tmp_path / "whole", "pressure")[-1] == pytest.approx(3.0, abs=0.05)
-    assert whole.observables is not None
-    assert whole.observables.anchors({})["si"]["anchor"]["stretch"] != 1.0
     assert_same(outcome.variables, resumed.variables)
 
 
