@@ -122,8 +122,8 @@ def overlap(k, sample):
 
 def change(old, old_sample, new, sample):
     """Of springs against something that does not depend on k."""
-    steps = (0.5 * (new - old) * part.squares for part in (old_sample, sample))
-    return free_energy.bennett(*steps, KT)
+    there, back = (0.5 * (new - old) * part.squares for part in (old_sample, sample))
+    return free_energy.bennett(there, back, KT)
 
 
 def follow(to, **options):
