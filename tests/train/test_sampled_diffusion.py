@@ -77,7 +77,7 @@ def test_the_slope_has_a_part_of_the_weights_and_one_through_the_trajectories(tm
     def of_frames(strength):
         variables = stretchable.variables(strength)
         values = function(variables, frames, sample.momenta, sample.neighbors).values
-        return 1e3 * np.mean(values, axis=(1, 2))  # Å^2/ps
+        return 1e3 * np.mean(np.asarray(values), axis=(1, 2))  # Å^2/ps
 
     here, energies = of_frames(1.0), np.asarray(sample.energies[0])
     assert first.values["si.D"] == pytest.approx(float(np.mean(here)), rel=1e-9)
