@@ -21,7 +21,6 @@ from mlip_jax.graph import (
     AtomicGraph,
     AtomOutputs,
     edge_vectors,
-    map_atom_blocks,
     prefix_length,
     safe_norm,
 )
@@ -29,7 +28,7 @@ from mlip_jax.models import chgnet_basis
 from mlip_jax.models import chgnet_layers as layers
 from mlip_jax.models.chgnet_layers import Angles, Convolution, Gated
 from mlip_jax.models.fields import from_data, require_positive
-from mlip_jax.nn import dense, double, slot_pairs
+from mlip_jax.nn import dense, double, slot_pairs, slot_pieces
 from mlip_jax.nn.dense import Dense, DenseKernels, Norm, NormKernels
 
 
@@ -59,10 +58,14 @@ class Parameters(NamedTuple):
 
 
 class Bonds(NamedTuple):
-    """Features of all bonds, and the factors of the messages that pass along them."""
+    """Features of all bonds, the factors of the messages that pass along them, and which are there.
+
+    Both are zero from the cutoff on.
+    """
 
     features: Float[Array, "atoms max_neighbors features"]
     weights: Float[Array, "atoms max_neighbors features"]
+    inside: Bool[Array, "atoms max_neighbors"]
 
 
 class CHGNet(nn.Module):
@@ -261,22 +264,26 @@ def _embed(
     of_atoms, of_bonds, of_angles = parameters.frequencies
     to_bond, to_weight, to_bond_weight, to_angle = parameters.maps
 
-    def block(vectors):
-        distances = safe_norm(vectors)
+    def radial(distances):
         basis = chgnet_basis.radial_basis(distances, of_atoms, model.cutoff, exponent)
-        near = chgnet_basis.radial_basis(
-            distances[:, :number], of_bonds, model.bond_cutoff, exponent
-        )
-        lengths = jnp.where(distances == 0.0, 1.0, distances)[..., None]
-        directions = (vectors / lengths)[:, :number]
-        inside = distances[:, :number] < model.bond_cutoff
-        bonds = Bonds(basis @ to_bond.kernel, basis @ to_weight.kernel)
-        return bonds, near @ to_bond_weight.kernel, directions, inside
+        return jnp.concatenate([basis @ to_bond.kernel, basis @ to_weight.kernel], axis=-1)
+
+    def near(distances):
+        basis = chgnet_basis.radial_basis(distances, of_bonds, model.bond_cutoff, exponent)
+        return basis @ to_bond_weight.kernel
 
     def basis(here, there):
         return chgnet_basis.angular_basis(here, there, of_angles) @ to_angle.kernel
 
-    bonds, weights, directions, inside = map_atom_blocks(block, graph, edge_vectors(graph))
+    vectors = edge_vectors(graph)
+    distances = safe_norm(vectors)
+    within = distances < model.cutoff
+    inside = distances[:, :number] < model.bond_cutoff
+    features = slot_pieces.map_slots(radial, graph, within, (distances,))
+    bonds = Bonds(*jnp.split(features, 2, axis=-1), within)
+    weights = slot_pieces.map_slots(near, graph, inside, (distances[:, :number],))
+    lengths = jnp.where(distances == 0.0, 1.0, distances)[..., None]
+    directions = (vectors / lengths)[:, :number]
     pairs = slot_pairs.slot_pairs(inside)
     angles = Angles(weights, pairs, slot_pairs.map_pairs(basis, pairs, directions, directions))
     most = jax.ops.segment_max(

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mlip_jax.config import UserError
-from mlip_jax.graph import AtomicGraph, map_atom_blocks
-from mlip_jax.nn import dense, slot_pairs
+from mlip_jax.graph import AtomicGraph
+from mlip_jax.nn import dense, slot_pairs, slot_pieces
 from mlip_jax.nn.dense import Dense, DenseKernels, Norm, NormKernels
 from mlip_jax.nn.slot_pairs import SlotPairs
 
@@ -133,6 +133,7 @@ def atom_convolution(
     features: Float[Array, "atoms features"],
     bonds: Float[Array, "atoms max_neighbors features"],
     weights: Float[Array, "atoms max_neighbors features"],
+    inside: Bool[Array, "atoms max_neighbors"],
 ) -> Float[Array, "atoms features"]:
     """Features of atoms, with messages of their neighbours added; Deng et al., methods.
 
@@ -142,17 +143,19 @@ def atom_convolution(
         features: of atoms.
         bonds: features of bonds.
         weights: factors of messages, zero from the cutoff on.
+        inside: neighbours within the cutoff.
     """
     message = layer.message
     of_atom, of_bond, of_neighbor = jnp.split(message.first.kernel, 3)
     own = dense.dense(Dense(of_atom, message.first.bias), features)
     sent = features @ of_neighbor
 
-    def block(bonds, weights, neighbors, own):
+    def messages(bonds, weights, neighbors, own):
         inputs = own[:, None, :] + bonds @ of_bond + sent[neighbors]
-        return jnp.sum(gated(message, inputs) * weights, axis=1)
+        return gated(message, inputs) * weights
 
-    received = map_atom_blocks(block, graph, bonds, weights, graph.neighbors, own)
+    slots = (bonds, weights, graph.neighbors)
+    received = slot_pieces.map_slots(messages, graph, inside, slots, (own,), sums=True)
     return features + dense.dense(layer.output, received)
 
 

@@ -1,6 +1,6 @@
 """Relaxation of many structures: finished ones leave the batch, waiting ones take their places.
 
-The host builds lists with a skin and lays out the batch; `batch_fire` makes the steps.
+The host builds lists with a skin and lays out the batch; `batch_descent` makes the steps.
 """
 
 import dataclasses
@@ -19,19 +19,22 @@ from mlip_jax.inference.prediction import require_precision
 from mlip_jax.interrupt import StopRequest
 from mlip_jax.neighbors.host import HostNeighbors, neighbor_list
 from mlip_jax.potential import Potential
-from mlip_jax.simulate import batch_fire, relax
-from mlip_jax.simulate.batch_fire import BatchState
+from mlip_jax.simulate import batch_descent, batch_lbfgs
+from mlip_jax.simulate.batch_descent import BatchState
+from mlip_jax.simulate.batch_lbfgs import Memory
 from mlip_jax.simulate.settings import BatchRelaxationConfig
 
 _DEFAULTS = BatchRelaxationConfig()
 _REASONS = {
-    batch_fire.CONVERGED: "converged",
-    batch_fire.NOT_FINITE: "energy, forces or stress are not finite",
-    batch_fire.COLLAPSED: "atoms are closer than min_distance",
-    batch_fire.VOLUME: "the volume changed by more than max_volume_factor",
-    batch_fire.STEPS: "not converged in max_steps",
+    batch_descent.CONVERGED: "converged",
+    batch_descent.NOT_FINITE: "energy, forces or stress are not finite",
+    batch_descent.COLLAPSED: "atoms are closer than min_distance",
+    batch_descent.VOLUME: "the volume changed by more than max_volume_factor",
+    batch_descent.STEPS: "not converged in max_steps",
 }
-_OF_GRAPHS = ("strain_velocities", "step", "mixing", "count", "steps", "status", "length", "volume")
+_OF_GRAPHS = ("steps", "status", "length", "roots", "volume")
+_BLOCK = 16
+"""Atoms at a time on a CPU, see `AtomicGraph`; a small batch is computed at once."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,6 +64,7 @@ class _Descent:
     index: int
     structure: Structure
     values: dict[str, Any]
+    memory: dict[str, np.ndarray]
     pairs: HostNeighbors
 
 
@@ -90,7 +94,7 @@ def relax_many(
             f"cell: got {settings.cell} for a model with sums over reciprocal lattice vectors, "
             "whose number would change with the cell; expected fixed. Set cell=fixed."
         )
-    run = batch_fire.program(potential.model, settings, needs.cutoff)
+    run = batch_descent.program(potential.model, settings, needs.cutoff)
     inputs = [n for n in needs.inputs if any(getattr(s, n) is not None for s in structures)]
     variables = jax.device_put(potential.variables_in(dtype))
     waiting = sorted(range(len(structures)), key=lambda i: -_density(structures[i]))
@@ -103,9 +107,9 @@ def relax_many(
             if active:
                 bucket = _fitting(bucket, active, needs, settings)
                 _advance(active, bucket, run, variables, potential, dtype, needs.reverse, inputs)
-            for one in [d for d in active if d.values["status"] != batch_fire.ACTIVE]:
+            for one in [d for d in active if d.values["status"] != batch_descent.ACTIVE]:
                 results[one.index] = _result(one, _REASONS[int(one.values["status"])])
-            active = [d for d in active if d.values["status"] == batch_fire.ACTIVE]
+            active = [d for d in active if d.values["status"] == batch_descent.ACTIVE]
             active = _relist(active, needs, settings, results)
             if progress is not None:
                 progress(len(results), len(structures))
@@ -119,9 +123,12 @@ def relax_many(
 def _first_bucket(structures, needs, settings) -> Bucket:
     sizes = [s.num_atoms for s in structures] or [1]
     atoms = max(max(sizes), min(sum(sizes), settings.batch_atoms))
+    block = settings.block
+    if not block and jax.default_backend() == "cpu" and atoms > 2 * _BLOCK:
+        block = _BLOCK
     graphs = min(len(sizes), settings.batch_graphs)
     prefixes = tuple((float(c), 8) for c in needs.prefix_cutoffs)
-    return Bucket(graphs, atom_ladder(atoms), 8, prefixes)
+    return Bucket(graphs, atom_ladder(atoms, block), 8, prefixes, block)
 
 
 def _density(structure: Structure) -> float:
@@ -187,19 +194,15 @@ def _begin(index: int, structure: Structure, potential, settings, needs) -> _Des
         )
     pairs = _list(structure, needs, settings)
     volume, atoms = abs(float(np.linalg.det(structure.cell))) or 1.0, max(structure.num_atoms, 1)
-    step, mixing = relax.start_values()
     values = {
-        "velocities": np.zeros((structure.num_atoms, 3)),
-        "strain_velocities": np.zeros((3, 3)),
-        "step": step,
-        "mixing": mixing,
-        "count": 0,
         "steps": 0,
-        "status": batch_fire.ACTIVE,
+        "status": batch_descent.ACTIVE,
         "length": np.sqrt(atoms) * np.cbrt(volume / atoms),
+        "roots": np.sqrt(atoms),
         "volume": volume,
     }
-    return _Descent(index, structure, values, pairs)
+    memory = batch_lbfgs.start(structure.num_atoms, 1, settings.max_displacement)
+    return _Descent(index, structure, values, memory, pairs)
 
 
 def _list(structure: Structure, needs, settings) -> HostNeighbors:
@@ -221,7 +224,7 @@ def _advance(active, bucket: Bucket, run, variables, potential, dtype, reverse, 
     """Some steps of all, in place."""
     parts, lists = [d.structure for d in active], [d.pairs for d in active]
     graph: Any = collate(parts, lists, bucket, dtype=dtype, reverse=reverse, inputs=inputs)
-    moved, state, prediction = jax.device_get(run(variables, graph, _state(active, bucket, dtype)))
+    moved, state, found = jax.device_get(run(variables, graph, _state(active, bucket, dtype)))
     start = 0
     for g, one in enumerate(active):
         atoms = slice(start, start + one.structure.num_atoms)
@@ -231,9 +234,9 @@ def _advance(active, bucket: Bucket, run, variables, potential, dtype, reverse, 
         periodic = bool(np.all(one.structure.pbc))
         reference = potential.reference_energy(one.structure.atomic_numbers)
         labels = StructureLabels(
-            energy=float(prediction.energy[g]) + float(np.sum(reference)),
-            forces=np.asarray(prediction.forces[atoms], np.float64),
-            stress=np.asarray(prediction.stress[g], np.float64) if periodic else None,
+            energy=float(found.energy[g]) + float(np.sum(reference)),
+            forces=np.asarray(found.forces[atoms], np.float64),
+            stress=np.asarray(found.stress[g], np.float64) if periodic else None,
         )
         one.structure = dataclasses.replace(
             one.structure,
@@ -242,27 +245,33 @@ def _advance(active, bucket: Bucket, run, variables, potential, dtype, reverse, 
             labels=labels,
         )
         one.values = {name: getattr(state, name)[g] for name in _OF_GRAPHS}
-        one.values["velocities"] = state.velocities[atoms]
+        one.memory = {
+            name: getattr(state.memory, name)[atoms if name in batch_lbfgs.OF_ATOMS else [g]]
+            for name in one.memory
+        }
 
 
 def _state(active, bucket: Bucket, dtype) -> BatchState:
-    arrays: dict[str, Any] = {"velocities": np.zeros((bucket.atoms, 3), dtype)}
+    arrays: dict[str, Any] = {}
     for name in _OF_GRAPHS:
-        kind = np.int32 if name in ("count", "steps", "status") else dtype
-        shape = (3, 3) if name == "strain_velocities" else ()
-        fill = 0 if name == "strain_velocities" else 1  # padding: converged, of volume 1
-        arrays[name] = np.full((bucket.graphs, *shape), fill, kind)
-        for g, one in enumerate(active):
-            arrays[name][g] = one.values[name]
-    rows = np.concatenate([d.values["velocities"] for d in active])
-    arrays["velocities"][: len(rows)] = rows
-    arrays["deformation"] = np.tile(np.eye(3, dtype=dtype), (bucket.graphs, 1, 1))
-    return BatchState(**arrays)
+        kind = np.int32 if name in ("steps", "status") else dtype
+        arrays[name] = np.ones(bucket.graphs, kind)  # padding: converged, of volume 1
+        arrays[name][: len(active)] = [d.values[name] for d in active]
+    memory = batch_lbfgs.start(bucket.atoms, bucket.graphs, 1.0)
+    for name, values in memory.items():
+        rows = np.concatenate([d.memory[name] for d in active])
+        values[: len(rows)] = rows
+    deformation = np.tile(np.eye(3, dtype=dtype), (bucket.graphs, 1, 1))
+    return BatchState(
+        memory=Memory(**{name: values.astype(dtype) for name, values in memory.items()}),
+        deformation=deformation,
+        **arrays,
+    )
 
 
 def _result(one: _Descent, status: str) -> BatchResult:
     structure = one.structure
-    if one.values["status"] == batch_fire.ACTIVE:  # moved since the last evaluation
+    if one.values["status"] == batch_descent.ACTIVE:  # moved since the last evaluation
         structure = _unlabelled(structure)
     return BatchResult(structure, int(one.values["steps"]), status)
 

@@ -5,7 +5,7 @@ At a minimum the slope g(θ, q) of the energy in the coordinates q vanishes, so 
 no derivative. The system is solved by conjugate gradients on Hessian-vector products.
 
 Coordinates are displacements u of the atoms and a symmetric strain ε of the cell, as far as it may
-move: positions `(x + u) (1 + ε)`, cell `h (1 + ε)`, with ε scaled by a length as in `batch_fire`.
+move: positions `(x + u) (1 + ε)`, cell `h (1 + ε)`, with ε scaled by a length as in `batch_descent`.
 Translations, and rotations where the directions that are not periodic allow them, change no energy:
 they are projected out, and a relaxed structure neither moves as a whole nor turns.
 """
@@ -22,7 +22,7 @@ from mlip_jax.config import UserError
 from mlip_jax.graph import volumes
 from mlip_jax.neighbors import active, device
 from mlip_jax.neighbors.device import DeviceNeighbors
-from mlip_jax.simulate.batch_fire import driving
+from mlip_jax.simulate.batch_descent import driving
 from mlip_jax.simulate.conjugate_gradients import conjugate_gradients
 from mlip_jax.simulate.floats import spoiled
 from mlip_jax.simulate.system import System
@@ -213,7 +213,7 @@ def _free_modes(positions, cell, pbc) -> Float[Array, "modes coordinates"]:
 
 
 def _strain_length(cell: Float[Array, "3 3"], atoms: int) -> Float[Array, ""]:
-    """Å, as in `batch_fire.BatchState.length`."""
+    """Å, as in `batch_descent.BatchState.length`."""
     volume = jax.lax.stop_gradient(volumes(cell[None])[0])
     return np.sqrt(atoms) * jnp.cbrt(volume / atoms)
 

@@ -247,7 +247,9 @@ class BatchRelaxationConfig(RelaxationConfig):
     """How many structures are relaxed at once; the cell may be, too.
 
     Attributes:
-        max_displacement: Å, longest step of all atoms and the scaled strain of a structure.
+        max_displacement: Å, longest step of an atom, and of the strain times the cube root of the
+            volume an atom.
+        block: see `SimulationConfig`; 0: chosen by the device and the size of the batch.
         cell: `fixed`, `full` (any symmetric strain) or `hydrostatic` (the volume only).
         max_stress: eV/Å^3; no component that moves the cell is larger at convergence.
         min_distance: Å; a structure with closer atoms has failed.
@@ -262,10 +264,3 @@ class BatchRelaxationConfig(RelaxationConfig):
     max_volume_factor: Annotated[float, Gt(1)] = 3.0
     batch_atoms: Annotated[int, Ge(1)] = 256
     batch_graphs: Annotated[int, Ge(1)] = 64
-
-    def __post_init__(self):
-        if self.block:
-            raise UserError(
-                f"relaxation.block: got {self.block}; expected 0, as batches are computed at once. "
-                "Set batch_atoms to what fits into memory."
-            )

@@ -1,4 +1,4 @@
-"""FIRE for many structures in one padded batch: each has its own time step, mixing and power.
+"""Many structures downhill in one padded batch, each by L-BFGS until it has ended.
 
 The strain of the cell is a degree of freedom beside the positions. A step is an increment
 `x <- (x + dx) exp(dε)`, `h <- h exp(dε)` with symmetric `dε`, so that the cell does not turn; its
@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from mlip_jax import compilation
 from mlip_jax.graph import AtomicGraph, Leaf, edge_vectors, pytree, safe_norm, volumes
 from mlip_jax.potential import Prediction, predict_fn
-from mlip_jax.simulate import relax
+from mlip_jax.simulate import batch_lbfgs
+from mlip_jax.simulate.batch_lbfgs import Memory, Move
 
 ACTIVE, CONVERGED, NOT_FINITE, COLLAPSED, VOLUME, STEPS = range(6)
 
@@ -27,32 +28,45 @@ class BatchState:
     """Descents of a batch; all but positions and cell are of each structure.
 
     Attributes:
-        velocities, strain_velocities: of atoms and of `length * strain`.
-        step, mixing, count: of FIRE.
+        memory: of L-BFGS.
         steps: done.
         status: one of the codes of this module.
         length: Å, by which strain is scaled; sqrt(atoms) times the cube root of the volume an atom.
+        roots: square roots of the numbers of atoms.
         volume: Å^3, at the start of the descent.
         deformation: since the neighbour list was built.
     """
 
-    velocities: Float[Leaf, "atoms 3"]
-    strain_velocities: Float[Leaf, "graphs 3 3"]
-    step: Float[Leaf, " graphs"]
-    mixing: Float[Leaf, " graphs"]
-    count: Int[Leaf, " graphs"]
+    memory: Memory
     steps: Int[Leaf, " graphs"]
     status: Int[Leaf, " graphs"]
     length: Float[Leaf, " graphs"]
+    roots: Float[Leaf, " graphs"]
     volume: Float[Leaf, " graphs"]
     deformation: Float[Leaf, "graphs 3 3"]
 
 
+@pytree
+class Found:
+    """What each structure was found to have when it was evaluated last.
+
+    Attributes:
+        energy: eV, without reference energies.
+        forces: eV/Å.
+        stress: eV/Å^3.
+    """
+
+    energy: Float[Leaf, " graphs"]
+    forces: Float[Leaf, "atoms 3"]
+    stress: Float[Leaf, "graphs 3 3"]
+
+
 @functools.lru_cache(maxsize=8)
 def program(model: Any, settings: Any, cutoff: float) -> Any:
-    """One jitted `(variables, graph, state) -> (graph, state, prediction)` of up to `chunk` steps.
+    """One jitted `(variables, graph, state) -> (graph, state, Found)` of up to `chunk` steps.
 
-    It ends early when no structure is active, or when the list of one is stale.
+    It ends early when no structure is active, or when the list of one is stale. Structures that
+    have ended lose their neighbours, so that models which skip what is empty do not compute them.
 
     Args:
         model: of the potential.
@@ -62,33 +76,39 @@ def program(model: Any, settings: Any, cutoff: float) -> Any:
     predict = predict_fn(model)
 
     def run(variables, start: AtomicGraph, state: BatchState):
-        def evaluate(graph):
-            return dataclasses.replace(predict(variables, graph), features=None)
-
         def body(carry):
-            graph, state, _, done, _ = carry
-            prediction = evaluate(graph)
-            state = _judge(graph, state, prediction, settings)
+            graph, state, found, done, _ = carry
+            active = state.status == ACTIVE
+            of_atom = active[graph.graph_index]
+            mask = graph.edge_mask & of_atom[:, None]
+            prediction = predict(variables, dataclasses.replace(graph, edge_mask=mask))
+            found = Found(
+                jnp.where(active, prediction.energy, found.energy),
+                jnp.where(of_atom[:, None], prediction.forces, found.forces),
+                jnp.where(active[:, None, None], prediction.stress, found.stress),
+            )
+            state = _judge(graph, state, found, settings)
             graph, state = _move(graph, state, prediction, settings)
-            return graph, state, prediction, done + 1, _stale(start, graph, state, settings, cutoff)
+            return graph, state, found, done + 1, _stale(start, graph, state, settings, cutoff)
 
         def go_on(carry):
             _, state, _, done, stale = carry
             return (done < settings.chunk) & ~stale & jnp.any(state.status == ACTIVE)
 
-        shapes = jax.eval_shape(evaluate, start)
-        empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-        first = (start, state, empty, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+        nothing = Found(
+            jnp.zeros_like(state.volume), jnp.zeros_like(start.positions), jnp.zeros_like(start.cell)
+        )
+        first = (start, state, nothing, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
         return jax.lax.while_loop(go_on, body, first)[:3]
 
     return jax.jit(run, compiler_options=compilation.options(model))
 
 
-def _judge(graph, state: BatchState, prediction: Prediction, settings) -> BatchState:
+def _judge(graph, state: BatchState, found: Found, settings) -> BatchState:
     """Says which structures end here."""
-    force = _over_atoms(jax.ops.segment_max, graph, safe_norm(prediction.forces))
-    stress = jnp.max(jnp.abs(driving(prediction.stress, settings.cell)), axis=(1, 2))
-    finite = jnp.isfinite(prediction.energy) & jnp.isfinite(force) & jnp.isfinite(stress)
+    force = _over_atoms(jax.ops.segment_max, graph, safe_norm(found.forces))
+    stress = jnp.max(jnp.abs(driving(found.stress, settings.cell)), axis=(1, 2))
+    finite = jnp.isfinite(found.energy) & jnp.isfinite(force) & jnp.isfinite(stress)
     nearest = jnp.min(safe_norm(edge_vectors(graph)), axis=1)
     nearest = jax.ops.segment_min(nearest, graph.graph_index, graph.num_graphs)
     ratio = volumes(graph.cell) / state.volume
@@ -105,44 +125,32 @@ def _judge(graph, state: BatchState, prediction: Prediction, settings) -> BatchS
 
 
 def _move(graph, state: BatchState, prediction: Prediction, settings):
-    """One step of FIRE of the structures that are active (Bitzek et al. 2006)."""
+    """One step of the structures that are active, or back from one that went uphill."""
     active, of_atom = state.status == ACTIVE, graph.graph_index
-    forces = jnp.where(active[of_atom, None], prediction.forces, 0.0)
     pull = driving(prediction.virial, settings.cell) / state.length[:, None, None]
-    pull = jnp.where(active[:, None, None], pull, 0.0)
-    v, w = state.velocities, state.strain_velocities
-
-    def dot(a, b, c, d):
-        atoms = _over_atoms(jax.ops.segment_sum, graph, jnp.sum(a * b, axis=1))
-        return atoms + jnp.sum(c * d, axis=(1, 2))
-
-    uphill = dot(forces, v, pull, w) < 0.0
-    speed, size = jnp.sqrt(dot(v, v, w, w)), jnp.sqrt(dot(forces, forces, pull, pull))
-    keep = jnp.where(uphill, 0.0, 1.0 - state.mixing)
-    turn = jnp.where(uphill, 0.0, state.mixing * speed / jnp.maximum(size, 1e-30))
-    step, mixing, count = relax.adapt(uphill, state.step, state.mixing, state.count)
-    turn = turn + step
-    v = keep[of_atom, None] * v + turn[of_atom, None] * forces
-    w = keep[:, None, None] * w + turn[:, None, None] * pull
-    length = step * jnp.sqrt(dot(v, v, w, w))
-    scale = step * jnp.minimum(1.0, settings.max_displacement / jnp.maximum(length, 1e-30))
-    scale = jnp.where(active, scale, 0.0)
-    growth = _exponential(w * (scale / state.length)[:, None, None])
-    moved = graph.positions + scale[of_atom, None] * v
+    forces = Move(
+        jnp.where(active[of_atom, None], prediction.forces, 0.0),
+        jnp.where(active[:, None, None], pull, 0.0),
+    )
+    last = Move(state.memory.last_step, state.memory.last_strain_step)
+    uphill, step, memory = batch_lbfgs.propose(
+        graph, state.memory, forces, state.roots, active, settings.max_displacement
+    )
+    back = jnp.where(uphill, 1.0, 0.0).astype(state.length.dtype)
+    undo = _exponential(-last.strain * (back / state.length)[:, None, None])
+    growth = _exponential(step.strain / state.length[:, None, None])
+    positions = jnp.einsum("ij,ijk->ik", graph.positions, undo[of_atom])
+    positions = positions - back[of_atom, None] * last.atoms + step.atoms
     graph = dataclasses.replace(
         graph,
-        positions=jnp.einsum("ij,ijk->ik", moved, growth[of_atom]),
-        cell=graph.cell @ growth,
+        positions=jnp.einsum("ij,ijk->ik", positions, growth[of_atom]),
+        cell=graph.cell @ undo @ growth,
     )
     return graph, dataclasses.replace(
         state,
-        velocities=v,
-        strain_velocities=w,
-        step=step,
-        mixing=mixing,
-        count=count,
+        memory=memory,
         steps=state.steps + active,
-        deformation=state.deformation @ growth,
+        deformation=state.deformation @ undo @ growth,
     )
 
 
