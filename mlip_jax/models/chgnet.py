@@ -17,13 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from mlip_jax import elements
 from mlip_jax.config import UserError
-from mlip_jax.graph import (
-    AtomicGraph,
-    AtomOutputs,
-    edge_vectors,
-    prefix_length,
-    safe_norm,
-)
+from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, prefix_length, safe_norm
 from mlip_jax.models import chgnet_basis
 from mlip_jax.models import chgnet_layers as layers
 from mlip_jax.models.chgnet_layers import Angles, Convolution, Gated
@@ -58,10 +52,7 @@ class Parameters(NamedTuple):
 
 
 class Bonds(NamedTuple):
-    """Features of all bonds, the factors of the messages that pass along them, and which are there.
-
-    Both are zero from the cutoff on.
-    """
+    """Features of bonds, factors of messages along them, and which are within the cutoff."""
 
     features: Float[Array, "atoms max_neighbors features"]
     weights: Float[Array, "atoms max_neighbors features"]

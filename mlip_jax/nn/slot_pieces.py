@@ -61,9 +61,11 @@ def map_slots(
 
         shape = jax.eval_shape(evaluate, *(a[0] for a in pieces[1]))
 
+        def nothing(*_: Array) -> Array:
+            return jnp.zeros(shape.shape, shape.dtype)
+
         def piece(rows):
             there, values = rows
-            nothing = lambda *_: jnp.zeros(shape.shape, shape.dtype)  # noqa: E731
             return jax.lax.cond(jnp.any(there), evaluate, nothing, *values)
 
         results = jax.lax.map(jax.checkpoint(piece), pieces)

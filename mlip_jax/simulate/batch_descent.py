@@ -95,9 +95,8 @@ def program(model: Any, settings: Any, cutoff: float) -> Any:
             _, state, _, done, stale = carry
             return (done < settings.chunk) & ~stale & jnp.any(state.status == ACTIVE)
 
-        nothing = Found(
-            jnp.zeros_like(state.volume), jnp.zeros_like(start.positions), jnp.zeros_like(start.cell)
-        )
+        arrays = (state.volume, start.positions, start.cell)
+        nothing = Found(*(jnp.zeros_like(array) for array in arrays))
         first = (start, state, nothing, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
         return jax.lax.while_loop(go_on, body, first)[:3]
 

@@ -204,6 +204,8 @@ def _two_loops(graph, memory: Memory, forces: Move) -> Move:
 
     latest_first = jnp.arange(MEMORY - 1, -1, -1)
     direction, shares = jax.lax.scan(backwards, forces, latest_first)
-    scale = memory.scale
-    direction = Move(direction.atoms * scale[of_atom, None], direction.strain * scale[:, None, None])
+    direction = Move(
+        direction.atoms * memory.scale[of_atom, None],
+        direction.strain * memory.scale[:, None, None],
+    )
     return jax.lax.scan(forwards, direction, (latest_first[::-1], shares[::-1]))[0]

@@ -25,6 +25,9 @@ from mlip_jax.simulate.batch_lbfgs import Memory
 from mlip_jax.simulate.settings import BatchRelaxationConfig
 
 _DEFAULTS = BatchRelaxationConfig()
+_MANY = 24
+"""Structures for which a shape with shorter rows is compiled (measured with CHGNet)."""
+
 _REASONS = {
     batch_descent.CONVERGED: "converged",
     batch_descent.NOT_FINITE: "energy, forces or stress are not finite",
@@ -97,7 +100,7 @@ def relax_many(
     run = batch_descent.program(potential.model, settings, needs.cutoff)
     inputs = [n for n in needs.inputs if any(getattr(s, n) is not None for s in structures)]
     variables = jax.device_put(potential.variables_in(dtype))
-    waiting = sorted(range(len(structures)), key=lambda i: -_density(structures[i]))
+    waiting = _in_order(structures, needs, settings)
     results: dict[int, BatchResult] = {}
     active: list[_Descent] = []
     bucket = _first_bucket(structures, needs, settings)
@@ -105,7 +108,8 @@ def relax_many(
         while (active or waiting) and stop.signal is None:
             _refill(active, waiting, structures, potential, settings, needs, bucket, results)
             if active:
-                bucket = _fitting(bucket, active, needs, settings)
+                many = len(active) + len(waiting) >= _MANY
+                bucket = _fitting(bucket, active, needs, settings, many)
                 _advance(active, bucket, run, variables, potential, dtype, needs.reverse, inputs)
             for one in [d for d in active if d.values["status"] != batch_descent.ACTIVE]:
                 results[one.index] = _result(one, _REASONS[int(one.values["status"])])
@@ -131,23 +135,31 @@ def _first_bucket(structures, needs, settings) -> Bucket:
     return Bucket(graphs, atom_ladder(atoms, block), 8, prefixes, block)
 
 
-def _density(structure: Structure) -> float:
-    """Atoms over the volume of their cell, or of the box around them: like have like rows."""
-    spread = structure.cell if structure.pbc.all() else np.diag(np.ptp(structure.positions, axis=0))
-    return structure.num_atoms / max(abs(float(np.linalg.det(spread))), 1.0)
+def _in_order(structures, needs, settings) -> list[int]:
+    """Like have like rows: the most triplets of an atom come first, then the longest row."""
+
+    def work(i: int) -> tuple[int, ...]:
+        try:
+            pairs = _list(structures[i], needs, settings)
+        except UserError:  # reported when its turn comes
+            return (0,)
+        return (*(-pairs.max_count(c) for c in needs.prefix_cutoffs), -pairs.max_count())
+
+    return sorted(range(len(structures)), key=lambda i: (work(i), i))
 
 
-def _fitting(bucket: Bucket, active, needs, settings) -> Bucket:
+def _fitting(bucket: Bucket, active, needs, settings, shrinks: bool) -> Bucket:
     """The bucket with rows long enough, and not far too long.
 
     Rows grow where they have to and shrink where half of the work would be for nothing (triplets go
     with the square of a prefix): few programs compile, since the densest structures come first.
+    Only for many structures does a shorter row save what its compilation costs.
     """
     # A neighbour that is within a prefix's cutoff later is within its cutoff and the skin now.
     wide = [c + settings.skin for c in needs.prefix_cutoffs]
     exact = exact_bucket([d.pairs for d in active], wide)
     prefixes = tuple(
-        (c, _length(k, _round_up(needed, 4), needed**2 < 0.5 * k**2))
+        (c, _length(k, _round_up(needed, 4), shrinks and needed**2 < 0.5 * k**2))
         for (c, k), (_, needed) in zip(bucket.prefixes, exact.prefixes, strict=True)
     )
     k_range = largest_range([d.structure for d in active], needs.reciprocal_cutoff)
@@ -155,7 +167,8 @@ def _fitting(bucket: Bucket, active, needs, settings) -> Bucket:
         a, b, c = (max(pair) for pair in zip(k_range, bucket.k_range, strict=True))
         k_range = (a, b, c)
     needed = exact.max_neighbors
-    rows = _length(bucket.max_neighbors, row_ladder(needed), needed < 0.5 * bucket.max_neighbors)
+    too_long = shrinks and needed < 0.5 * bucket.max_neighbors
+    rows = _length(bucket.max_neighbors, row_ladder(needed), too_long)
     return dataclasses.replace(bucket, max_neighbors=rows, prefixes=prefixes, k_range=k_range)
 
 
@@ -257,16 +270,13 @@ def _state(active, bucket: Bucket, dtype) -> BatchState:
         kind = np.int32 if name in ("steps", "status") else dtype
         arrays[name] = np.ones(bucket.graphs, kind)  # padding: converged, of volume 1
         arrays[name][: len(active)] = [d.values[name] for d in active]
-    memory = batch_lbfgs.start(bucket.atoms, bucket.graphs, 1.0)
-    for name, values in memory.items():
-        rows = np.concatenate([d.memory[name] for d in active])
-        values[: len(rows)] = rows
-    deformation = np.tile(np.eye(3, dtype=dtype), (bucket.graphs, 1, 1))
-    return BatchState(
-        memory=Memory(**{name: values.astype(dtype) for name, values in memory.items()}),
-        deformation=deformation,
-        **arrays,
-    )
+    rows = batch_lbfgs.start(bucket.atoms, bucket.graphs, 1.0)
+    for name, values in rows.items():
+        known = np.concatenate([d.memory[name] for d in active])
+        values[: len(known)] = known
+    arrays["deformation"] = np.tile(np.eye(3, dtype=dtype), (bucket.graphs, 1, 1))
+    memory: dict[str, Any] = {name: values.astype(dtype) for name, values in rows.items()}
+    return BatchState(memory=Memory(**memory), **arrays)
 
 
 def _result(one: _Descent, status: str) -> BatchResult:

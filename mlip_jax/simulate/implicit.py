@@ -5,7 +5,7 @@ At a minimum the slope g(θ, q) of the energy in the coordinates q vanishes, so 
 no derivative. The system is solved by conjugate gradients on Hessian-vector products.
 
 Coordinates are displacements u of the atoms and a symmetric strain ε of the cell, as far as it may
-move: positions `(x + u) (1 + ε)`, cell `h (1 + ε)`, with ε scaled by a length as in `batch_descent`.
+move: positions `(x + u) (1 + ε)`, cell `h (1 + ε)`, ε scaled by a length as in `batch_descent`.
 Translations, and rotations where the directions that are not periodic allow them, change no energy:
 they are projected out, and a relaxed structure neither moves as a whole nor turns.
 """

@@ -145,11 +145,6 @@ def adapt(uphill: Any, step: Any, mixing: Any, count: Any) -> tuple[Any, Any, An
     return jnp.where(uphill, step * _SLOWER, longer), jnp.where(uphill, first, less), count
 
 
-def start_values() -> tuple[float, float]:
-    """Step [Å sqrt(amu/eV)] and mixing that a descent begins with."""
-    return _STEP, _MIXING
-
-
 def _labelled(system, state) -> Structure:
     positions = np.asarray(state.integrator.position, np.float64)
     labels = StructureLabels(

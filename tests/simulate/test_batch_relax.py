@@ -113,3 +113,30 @@ def test_ase_finds_the_same_minimum(potential):
     energy, volume = atoms.get_potential_energy(), atoms.get_volume()
     assert result.structure.labels.energy == pytest.approx(energy, abs=1e-5)
     assert np.linalg.det(result.structure.cell) == pytest.approx(volume, rel=1e-4)
+
+
+def test_blocks_and_lists_of_their_own_change_nothing(potential):
+    together = relax_many(potential, starts(), SETTINGS)
+    blocks = dataclasses.replace(SETTINGS, block=4, skin=0.2, chunk=3)
+    for result, other in zip(together, relax_many(potential, starts(), blocks), strict=True):
+        assert result.status == other.status == "converged"
+        assert result.steps == other.steps
+        np.testing.assert_allclose(other.structure.cell, result.structure.cell, atol=1e-8)
+
+
+def test_few_evaluations_suffice(potential):
+    """ASE's FIRE takes hundreds of steps to these limits."""
+    assert all(result.steps < 60 for result in relax_many(potential, starts(), SETTINGS))
+
+
+def test_a_step_uphill_is_taken_back(potential):
+    """Steps as long as a bond overshoot; the trust radius ends that."""
+    long = dataclasses.replace(SETTINGS, max_displacement=1.0)
+    for result, other in zip(
+        relax_many(potential, starts(), SETTINGS),
+        relax_many(potential, starts(), long),
+        strict=True,
+    ):
+        assert other.status == "converged"
+        energies = (r.structure.labels.energy for r in (result, other))
+        assert next(energies) == pytest.approx(next(energies), abs=1e-6)
