@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--largest", type=int, default=40, help="atoms of a crystal, at most")
-    parser.add_argument("--batch-atoms", type=int, default=128)
+    parser.add_argument("--batch-atoms", type=int, default=64)
     parser.add_argument("--skin", type=float, default=0.3, help="Å, of the neighbour lists")
     options = parser.parse_args()
     process.quiet_xla()

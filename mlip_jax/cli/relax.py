@@ -47,7 +47,7 @@ def relax(
     ] = Cell.fixed,
     precision: Annotated[Precision, typer.Option(help="Arithmetic.")] = Precision.float64,
 ) -> None:
-    """Relax positions, and cells where asked to, with FIRE.
+    """Relax positions with FIRE; with `--all` or a cell that moves, by L-BFGS.
 
     With `--all` or a cell that moves, structures are relaxed in batches: those that fail
     (collapsed, not finite, not converged in max_steps) are named with the reason, and all are
