@@ -271,7 +271,8 @@ def _embed(
     within = distances < model.cutoff
     inside = distances[:, :number] < model.bond_cutoff
     features = slot_pieces.map_slots(radial, graph, within, (distances,))
-    bonds = Bonds(*jnp.split(features, 2, axis=-1), within)
+    of_bond, of_message = jnp.split(features, 2, axis=-1)
+    bonds = Bonds(of_bond, of_message, within)
     weights = slot_pieces.map_slots(near, graph, inside, (distances[:, :number],))
     lengths = jnp.where(distances == 0.0, 1.0, distances)[..., None]
     directions = (vectors / lengths)[:, :number]

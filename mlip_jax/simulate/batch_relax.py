@@ -12,21 +12,18 @@ import numpy as np
 
 from mlip_jax import models
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import Bucket, collate, exact_bucket, largest_range
-from mlip_jax.data.shapes import atom_ladder, row_ladder
+from mlip_jax.data.collate import Bucket, collate
 from mlip_jax.data.structure import Structure, StructureLabels, require_inputs
 from mlip_jax.inference.prediction import require_precision
 from mlip_jax.interrupt import StopRequest
-from mlip_jax.neighbors.host import HostNeighbors, neighbor_list
+from mlip_jax.neighbors.host import HostNeighbors
 from mlip_jax.potential import Potential
-from mlip_jax.simulate import batch_descent, batch_lbfgs
+from mlip_jax.simulate import batch_descent, batch_layout, batch_lbfgs
 from mlip_jax.simulate.batch_descent import BatchState
 from mlip_jax.simulate.batch_lbfgs import Memory
 from mlip_jax.simulate.settings import BatchRelaxationConfig
 
 _DEFAULTS = BatchRelaxationConfig()
-_MANY = 24
-"""Structures for which a shape with shorter rows is compiled (measured with CHGNet)."""
 
 _REASONS = {
     batch_descent.CONVERGED: "converged",
@@ -36,8 +33,6 @@ _REASONS = {
     batch_descent.STEPS: "not converged in max_steps",
 }
 _OF_GRAPHS = ("steps", "status", "length", "roots", "volume")
-_BLOCK = 16
-"""Atoms at a time on a CPU, see `AtomicGraph`; a small batch is computed at once."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,16 +95,16 @@ def relax_many(
     run = batch_descent.program(potential.model, settings, needs.cutoff)
     inputs = [n for n in needs.inputs if any(getattr(s, n) is not None for s in structures)]
     variables = jax.device_put(potential.variables_in(dtype))
-    waiting = _in_order(structures, needs, settings)
+    waiting = batch_layout.in_order(structures, needs, settings)
     results: dict[int, BatchResult] = {}
     active: list[_Descent] = []
-    bucket = _first_bucket(structures, needs, settings)
+    bucket = batch_layout.first_bucket(structures, needs, settings)
     with StopRequest() as stop:
         while (active or waiting) and stop.signal is None:
             _refill(active, waiting, structures, potential, settings, needs, bucket, results)
             if active:
-                many = len(active) + len(waiting) >= _MANY
-                bucket = _fitting(bucket, active, needs, settings, many)
+                under_way = [(d.structure, d.pairs) for d in active]
+                bucket = batch_layout.fitting(bucket, under_way, waiting, needs, settings)
                 _advance(active, bucket, run, variables, potential, dtype, needs.reverse, inputs)
             for one in [d for d in active if d.values["status"] != batch_descent.ACTIVE]:
                 results[one.index] = _result(one, _REASONS[int(one.values["status"])])
@@ -119,77 +114,21 @@ def relax_many(
                 progress(len(results), len(structures))
     for one in active:
         results[one.index] = _result(one, "interrupted")
-    for i in waiting:
+    for i in (one.index for one in waiting):
         results[i] = BatchResult(_unlabelled(structures[i]), 0, "interrupted")
     return [results[i] for i in range(len(structures))]
-
-
-def _first_bucket(structures, needs, settings) -> Bucket:
-    sizes = [s.num_atoms for s in structures] or [1]
-    atoms = max(max(sizes), min(sum(sizes), settings.batch_atoms))
-    block = settings.block
-    if not block and jax.default_backend() == "cpu" and atoms > 2 * _BLOCK:
-        block = _BLOCK
-    graphs = min(len(sizes), settings.batch_graphs)
-    prefixes = tuple((float(c), 8) for c in needs.prefix_cutoffs)
-    return Bucket(graphs, atom_ladder(atoms, block), 8, prefixes, block)
-
-
-def _in_order(structures, needs, settings) -> list[int]:
-    """Like have like rows: the most triplets of an atom come first, then the longest row."""
-
-    def work(i: int) -> tuple[int, ...]:
-        try:
-            pairs = _list(structures[i], needs, settings)
-        except UserError:  # reported when its turn comes
-            return (0,)
-        return (*(-pairs.max_count(c) for c in needs.prefix_cutoffs), -pairs.max_count())
-
-    return sorted(range(len(structures)), key=lambda i: (work(i), i))
-
-
-def _fitting(bucket: Bucket, active, needs, settings, shrinks: bool) -> Bucket:
-    """The bucket with rows long enough, and not far too long.
-
-    Rows grow where they have to and shrink where half of the work would be for nothing (triplets go
-    with the square of a prefix): few programs compile, since the densest structures come first.
-    Only for many structures does a shorter row save what its compilation costs.
-    """
-    # A neighbour that is within a prefix's cutoff later is within its cutoff and the skin now.
-    wide = [c + settings.skin for c in needs.prefix_cutoffs]
-    exact = exact_bucket([d.pairs for d in active], wide)
-    prefixes = tuple(
-        (c, _length(k, _round_up(needed, 4), shrinks and needed**2 < 0.5 * k**2))
-        for (c, k), (_, needed) in zip(bucket.prefixes, exact.prefixes, strict=True)
-    )
-    k_range = largest_range([d.structure for d in active], needs.reciprocal_cutoff)
-    if k_range is not None and bucket.k_range is not None:
-        a, b, c = (max(pair) for pair in zip(k_range, bucket.k_range, strict=True))
-        k_range = (a, b, c)
-    needed = exact.max_neighbors
-    too_long = shrinks and needed < 0.5 * bucket.max_neighbors
-    rows = _length(bucket.max_neighbors, row_ladder(needed), too_long)
-    return dataclasses.replace(bucket, max_neighbors=rows, prefixes=prefixes, k_range=k_range)
-
-
-def _length(current: int, fitting: int, far_too_long: bool) -> int:
-    return fitting if far_too_long or fitting > current else current
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return max(multiple, -(-number // multiple) * multiple)
 
 
 def _refill(active, waiting, structures, potential, settings, needs, bucket, results) -> None:
     """Moves waiting structures into free room; those that cannot begin are reported."""
     room = bucket.atoms - sum(d.structure.num_atoms for d in active)
-    for i in list(waiting):
-        structure = structures[i]
+    for one in list(waiting):
+        i, structure = one.index, structures[one.index]
         if len(active) == bucket.graphs:
             return
         if structure.num_atoms > room:
             continue
-        waiting.remove(i)
+        waiting.remove(one)
         try:
             active.append(_begin(i, structure, potential, settings, needs))
             room -= structure.num_atoms
@@ -205,7 +144,7 @@ def _begin(index: int, structure: Structure, potential, settings, needs) -> _Des
             f"cell: got {settings.cell} for pbc {structure.pbc.tolist()}; expected three periodic "
             "directions. Set cell=fixed."
         )
-    pairs = _list(structure, needs, settings)
+    pairs = batch_layout.build_list(structure, needs, settings)
     volume, atoms = abs(float(np.linalg.det(structure.cell))) or 1.0, max(structure.num_atoms, 1)
     values = {
         "steps": 0,
@@ -218,16 +157,15 @@ def _begin(index: int, structure: Structure, potential, settings, needs) -> _Des
     return _Descent(index, structure, values, memory, pairs)
 
 
-def _list(structure: Structure, needs, settings) -> HostNeighbors:
-    cutoff = needs.cutoff + settings.skin
-    return neighbor_list(structure.positions, structure.cell, structure.pbc, cutoff)
-
-
 def _relist(active, needs, settings, results) -> list[_Descent]:
     going = []
     for one in active:
         try:
-            going.append(dataclasses.replace(one, pairs=_list(one.structure, needs, settings)))
+            going.append(
+                dataclasses.replace(
+                    one, pairs=batch_layout.build_list(one.structure, needs, settings)
+                )
+            )
         except UserError as error:
             results[one.index] = _result(one, str(error))
     return going
