@@ -14,6 +14,8 @@ from mlip_jax.data import formats
 from mlip_jax.data.collate import make_graph
 from mlip_jax.potential import predict_fn
 from mlip_jax.simulate import free_energy
+from mlip_jax.simulate.batch_relax import relax_many
+from mlip_jax.simulate.settings import BatchRelaxationConfig
 from mlip_jax.train import checkpoint, free_energies, observed
 from mlip_jax.train.free_energies import Bridge, Place
 from mlip_jax.train.observables import ObservablesConfig
@@ -195,3 +197,29 @@ def test_a_crystal_at_two_volumes_and_its_slope(tmp_path):
     resumed = again.evaluate(far, {})
     assert resumed.loss == moved.loss
     assert float(resumed.gradient["stretch"]) == float(moved.gradient["stretch"])
+
+
+@pytest.mark.slow
+def test_a_vacancy_at_constant_pressure(tmp_path):
+    """At zero pressure `u E` has the same minima: Gibbs's free energies differ by `u ΔE`."""
+    sampling = SAMPLING | {"pressure": 0.0}
+    section(tmp_path)
+    whole = silicon.diamond((1, 1, 1))
+    less = dataclasses.replace(
+        whole, atomic_numbers=whole.atomic_numbers[1:], positions=whole.positions[1:]
+    )
+    formats.write(tmp_path / "vacancy.extxyz", [less])
+    found = build(tmp_path, other_phase={"structure": "vacancy.extxyz"}, sampling=sampling)
+    first = found.evaluate(stretchable.variables()["params"], {}).require()
+    assert first.values["si.free_energy"] == pytest.approx(START, abs=1e-9)
+    rest = {}
+    for name, structure in {"whole": whole, "vacancy": less}.items():
+        settings = BatchRelaxationConfig(precision="float64", cell="full", max_force=1e-3)
+        relaxed = relax_many(stretchable.potential(), [structure], settings)[0]
+        assert relaxed.converged
+        energy = relaxed.structure.labels.energy
+        assert energy is not None
+        rest[name] = 1e3 * energy / structure.num_atoms
+    change = rest["vacancy"] - rest["whole"]
+    at = found.evaluate(stretchable.variables(1.03)["params"], {}).require()
+    assert at.values["si.free_energy"] - START == pytest.approx(0.03 * change, rel=0.05)
