@@ -63,6 +63,27 @@ def langevin():
     return make()
 
 
+def test_the_first_forces_and_the_steps_are_one_program():
+    """A model is traced for the first state, and not again for the steps from it."""
+    structure = diamond(rattle=0.02)
+    prepared = system.prepare(potential(), structure, "float64", 0.3)
+    traces = []
+
+    def predict(variables, graph):
+        traces.append(graph)
+        return prepared.predict(variables, graph)
+
+    nve = ensembles.build(EnsembleConfig("nve"), 1.0, structure.num_atoms, DOUBLE)
+    compiled = dynamics.build(predict, nve, prepared.template, 5)
+    state = first_state(prepared, compiled, prepared.neighbors)
+    before = len(traces)
+    limits = Limits(*(DOUBLE.type(value) for value in Limits()))
+    chunk, _ = dynamics.advance_chunk(compiled, prepared.variables, state, 5, limits)
+    assert int(chunk.done) == 5
+    assert before > 0
+    assert len(traces) == before
+
+
 @pytest.mark.slow
 def test_a_replayed_chunk_is_that_of_a_run_with_room(langevin):
     """Overflow, growth and replay: bit for bit the run from the same state at the final size."""
