@@ -25,9 +25,22 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_debug_nans", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+OPTIMIZE = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+"""Every program is compiled as users compile it, not only those of some tests."""
+
 hypothesis.settings.register_profile("default", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=200)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """LLVM optimises the programs of tests that are marked `reference` or `optimized`.
+
+    Those run what users run. Of the others most of the time would be LLVM's.
+    """
+    marked = any(map(item.get_closest_marker, ("reference", "optimized")))
+    jax.config.update("jax_disable_most_optimizations", not (OPTIMIZE or marked))
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +103,16 @@ class _FilesAndModels(LoadFileScheduling):
         return f"{scope}[{'-'.join(model)}]"
 
 
+def pytest_collection_modifyitems(config, items):
+    """Files that have slow tests come first, so that no worker is left with one at the end."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_xdist_make_scheduler(config, log):
     """Replaces `--dist loadfile`; other ways stay as they are."""
-    return _FilesAndModels(config, log) if config.getvalue("dist") == "loadfile" else None
+    if config.getvalue("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # the order is that of the collection
+    return _FilesAndModels(config, log)

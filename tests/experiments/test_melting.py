@@ -52,6 +52,7 @@ def test_the_line_passes_through_the_triple_point(argon):
     assert argon.melting_temperature(0.02) > argon.melting_temperature(0.0) + 3.0
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_a_short_run_melts_half_and_is_written(melting, argon, tmp_path):
     settings = melting.Settings(

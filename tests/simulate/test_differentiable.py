@@ -237,6 +237,7 @@ def long_gradient(length):
     return jax.jit(jax.grad(loss)).lower(positions).compile(), positions
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_memory_grows_with_the_square_root_of_the_length():
     """10^4 steps of 64 atoms stay below 2 GiB; at that length only finiteness is claimed."""

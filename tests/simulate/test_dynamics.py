@@ -246,6 +246,7 @@ def test_energy_fluctuates_with_the_square_of_the_step():
     assert abs(order - 2.0) < 0.2
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_energy_is_conserved_over_20_ps():
     """Second order in the step, and no drift beyond 1e-3 meV/atom/ps or its statistical error."""

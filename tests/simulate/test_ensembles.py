@@ -132,6 +132,7 @@ def difference_of_betas(cold=COLD, warm=WARM):
     return 1.0 / (units.BOLTZMANN * warm) - 1.0 / (units.BOLTZMANN * cold)
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("barostat", [None, BarostatConfig(compressibility=0.5)])
 def test_kinetic_energies_at_two_temperatures(barostat):
@@ -143,6 +144,7 @@ def test_kinetic_energies_at_two_temperatures(barostat):
     check_slope(*runs, -difference_of_betas())
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "cell"), [("csvr", "isotropic"), ("csvr", "axes"), ("langevin", "flexible")]
@@ -155,6 +157,7 @@ def test_volumes_at_two_pressures(kind, cell):
     check_slope(*volumes, -(HIGH - LOW) * units.GPA / (units.BOLTZMANN * COLD))
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_a_learned_potential_at_two_temperatures_and_pressures(learned):
     barostat = BarostatConfig(relaxation_time=100.0, interval=5)
