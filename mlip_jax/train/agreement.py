@@ -6,7 +6,6 @@ import jax
 
 from mlip_jax.config import UserError
 from mlip_jax.data.statistics import Statistics
-from mlip_jax.potential import predict_fn
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loss import PROPERTIES, LossConfig
 from mlip_jax.train.sections import Sections
@@ -38,7 +37,7 @@ def check_loss(config: LossConfig, task: Task) -> None:
         graph = jax.tree.map(lambda leaf: leaf[0], graph)
     shown = set(_DERIVED)
     if any(getattr(config, name) is not None for name in set(PROPERTIES) - shown):
-        predicted = jax.eval_shape(predict_fn(task.model), task.variables, graph)
+        predicted = jax.eval_shape(task.predict, task.variables, graph)
         shown = {name for name in PROPERTIES if getattr(predicted, name) is not None}
     new = task.training.start is None
     if new and config.magmoms is None and getattr(task.model, "predict_magmoms", False):

@@ -16,8 +16,8 @@ from mlip_jax.config import UserError
 from mlip_jax.data.batching import Batch, BatchSource
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference import require_precision
-from mlip_jax.potential import Variables, predict_fn
-from mlip_jax.train import full_batch, gauss_newton, memory, stream
+from mlip_jax.potential import PredictFn, Variables, predict_fn
+from mlip_jax.train import full_batch, gauss_newton, lora, memory, stream
 from mlip_jax.train import optimizer as optimizers
 from mlip_jax.train import step as steps
 from mlip_jax.train.loss import LossConfig, Sums
@@ -32,7 +32,7 @@ class Task(NamedTuple):
 
     Attributes:
         model: complete, with all its fields filled in.
-        variables: initial.
+        variables: initial; with `merge`, those that it takes.
         loss: section.
         optimizer: section; the default where only a solver works.
         training: section.
@@ -40,6 +40,7 @@ class Task(NamedTuple):
         train: their batches; `devices` of its config is the number of devices.
         valid: batches of the validation data, where there are any.
         observables: what is fitted beside the labels, if anything.
+        merge: makes the variables of the model of those of the task, which `training.lora` splits.
     """
 
     model: nn.Module
@@ -51,6 +52,12 @@ class Task(NamedTuple):
     train: BatchSource
     valid: BatchSource | None
     observables: Observables | None = None
+    merge: lora.Merge = lora.merge_fn(None)
+
+    @property
+    def predict(self) -> PredictFn:
+        """`(variables of the task, graph) -> Prediction`."""
+        return lora.merging(predict_fn(self.model), self.merge)
 
 
 class Engine(NamedTuple):
@@ -95,7 +102,7 @@ def build(task: Task) -> Engine:
     full = task.optimizer.full_batch
     if task.training.max_steps is not None:
         total = min(total, task.training.max_steps)
-    predict, options = predict_fn(task.model), compilation.options(task.model)
+    predict, options = task.predict, compilation.options(task.model)
     optimizer = optimizers.build(
         task.optimizer, task.variables["params"], total, per_epoch, _whitening(task)
     )

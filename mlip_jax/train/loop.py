@@ -96,7 +96,8 @@ def train(task: Task, output: Path, *, resume: bool = False, progress: bool = Tr
         sinks.metrics.close()
         if sinks.board is not None:
             sinks.board.close()
-    variables = {**steps.copy_to_host(ready.constants), "params": run.best}
+    best = {**steps.copy_to_host(ready.constants), "params": run.best}
+    variables = steps.copy_to_host(task.merge(best))
     return Outcome(variables, run.position, stopped, len(ready.step), needed)
 
 

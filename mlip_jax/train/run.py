@@ -29,6 +29,7 @@ from mlip_jax.train import (
     checkpoint,
     log,
     loop,
+    lora,
     observed,
     report,
     settings,
@@ -92,8 +93,12 @@ def fit(
     if task.observables is not None:
         card["observables"] = observed.conclude(task.observables, outcome.variables, output)
     if training.start is not None:
-        card["moved"] = start.changes(task.variables, outcome.variables)
+        card["moved"] = start.changes(task.merge(task.variables), outcome.variables)
         terminal.say(start.describe_changes(card["moved"]))
+    if training.lora is not None:
+        trained, of = lora.counts(task.variables)
+        card["lora"] = {"trained_parameters": trained, "parameters": of}
+        terminal.say(f"LoRA: {trained} parameters were trained of {of} of the potential")
     potential = _potential(task.model, outcome.variables, found, card)
     if "posterior" in outcome.variables:
         unseen = data.valid if len(data.valid) else data.train
@@ -123,7 +128,7 @@ def untrained(sections: Sections, base: Path | None = None) -> Potential:
     dtype = inference.require_precision(sections.training.precision)
     base = base or Path.cwd()
     task, found = _prepare(sections, dataset.load(sections.data, base), dtype, base, lambda _: None)
-    return _potential(task.model, task.variables, found, {})
+    return _potential(task.model, task.merge(task.variables), found, {})
 
 
 def _potential(
@@ -178,9 +183,12 @@ def _prepare(
         variables = start.first_variables(
             model, data.train, lists, found, dtype, training.seed, single
         )
+    adapted = variables
+    if training.lora is not None:
+        adapted = lora.split(variables, training.lora, training.seed)
     task = Task(
         model=model,
-        variables=variables,
+        variables=adapted,
         loss=sections.loss,
         optimizer=sections.optimizer or OptimizerConfig(),
         training=training,
@@ -193,6 +201,7 @@ def _prepare(
             _potential(model, variables, found, {}),
             devices,
         ),
+        merge=lora.merge_fn(training.lora),
     )
     agreement.check_loss(sections.loss, task)
     return task, found
@@ -218,11 +227,12 @@ def _version() -> str:
 
 
 def _describe(task: Task, data: Dataset, found: Statistics) -> str:
-    count = sum(leaf.size for leaf in jax.tree.leaves(task.variables["params"]))
+    count, of = lora.counts(task.variables)
+    named = f"{count} parameters" if count == of else f"{count} of {of} parameters are trained"
     waste = task.train.waste
     return (
         f"{len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test "
-        f"structures; {count} parameters; {found.avg_num_neighbors:.1f} neighbours an atom; "
+        f"structures; {named}; {found.avg_num_neighbors:.1f} neighbours an atom; "
         f"{waste.shapes} shapes, padding {waste.slots:.0%}"
     )
 

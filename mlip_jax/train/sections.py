@@ -167,6 +167,8 @@ def _check_together(sections: Sections) -> None:
             "training.start: got a potential together with solver, which does not depend on where "
             "it begins. Remove one of the two."
         )
+    if sections.training.lora is not None:
+        _check_lora(sections)
     if sections.optimizer is None:
         return
     if sections.optimizer.full_batch:
@@ -177,6 +179,20 @@ def _check_together(sections: Sections) -> None:
             f"training.ema: got {decay} with {name}, which averages its own steps; expected one "
             "average. Set training.ema: null."
         )
+
+
+def _check_lora(sections: Sections) -> None:
+    optimizer = sections.optimizer
+    for name, given in (
+        ("solver", sections.solver is not None),
+        ("observables", sections.observables is not None),
+        ("optimizer.curvature_batches", optimizer is not None and optimizer.curvature_batches > 0),
+    ):
+        if given:
+            raise UserError(
+                f"training.lora: got it together with {name}, which works with the parameters of "
+                "the model themselves. Remove one of the two."
+            )
 
 
 def _check_observables(sections: Sections, observables: ObservablesConfig) -> None:

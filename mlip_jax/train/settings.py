@@ -7,6 +7,7 @@ import jax
 from pydantic import Field
 
 from mlip_jax.config import UserError
+from mlip_jax.train.lora import LoraConfig
 from mlip_jax.train.loss import PROPERTIES
 
 MONITORS = ("loss", *(f"{name}_{error}" for name in PROPERTIES for error in ("mae", "rmse")))
@@ -48,6 +49,7 @@ class TrainingConfig:
             potential such that its energies are those of the training data as far as shifts of
             elements can make them (another level of theory has other ones); `keep` leaves them;
             `data` takes those of `data.statistics`.
+        lora: with `start`, few parameters are trained, see `lora.LoraConfig`; all where null.
     """
 
     name: Annotated[str, Field(min_length=1)] = "run"
@@ -71,8 +73,14 @@ class TrainingConfig:
     report: bool = True
     start: str | None = None
     start_reference_energies: Literal["refit", "keep", "data"] = "refit"
+    lora: LoraConfig | None = None
 
     def __post_init__(self):
+        if self.start is None and self.lora is not None:
+            raise UserError(
+                "lora: got it without start; expected a potential, whose parameters it keeps. Set "
+                "training.start, or remove the key."
+            )
         if self.monitor not in MONITORS:
             raise UserError(
                 f"monitor: got {self.monitor!r}; expected one of {', '.join(MONITORS)}."
