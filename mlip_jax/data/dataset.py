@@ -90,6 +90,8 @@ class Dataset:
         train: structures, lazy where their files are.
         valid: may be empty.
         test: may be empty.
+        replay: structures of older data that are held out, with the targets of training, where
+            `training.replay` asks for some.
         card: files with hashes, coverage of the labels, verdicts of the checks, the split.
     """
 
@@ -97,6 +99,7 @@ class Dataset:
     valid: Sequence[Structure]
     test: Sequence[Structure]
     card: dict[str, Any]
+    replay: Sequence[Structure] = ()
 
 
 def load(config: DataConfig, base: Path) -> Dataset:
@@ -110,7 +113,7 @@ def load(config: DataConfig, base: Path) -> Dataset:
         UserError: a file that is missing or unreadable, labels that are absent or contradict what
             the config says, or a split that leaves nothing to train on.
     """
-    files = {"train": _open_all(config.train, config, base)}
+    files = {"train": open_files(config.train, config.labels, base)}
     pool = StructureSet(files["train"], config.weights, config.source_weights)
     sets: dict[str, Sequence[Structure]] = {}
     fractions: dict[str, float] = {}
@@ -119,7 +122,7 @@ def load(config: DataConfig, base: Path) -> Dataset:
         if isinstance(value, float | int):
             fractions[name] = float(value)
         else:
-            files[name] = _open_all(value, config, base)
+            files[name] = open_files(value, config.labels, base)
             opened = StructureSet(files[name], config.weights, config.source_weights)
             sets[name] = opened.materialized()
     indices = split(pool.materialized(), fractions, config)
@@ -150,6 +153,21 @@ def find(path: str, base: Path) -> Path:
         f"data: {path!r} was found nowhere; looked for\n{places}\n"
         f"Correct the path, or add its directory to the environment variable {SEARCH_PATH}."
     )
+
+
+def open_files(files: Files, labels: LabelKeys, base: Path) -> list[OpenFile]:
+    """Opens files of a config.
+
+    Args:
+        files: as the config names them.
+        labels: keys and units, for those that state none themselves.
+        base: directory of the config.
+
+    Raises:
+        UserError: a file that is missing or unreadable.
+    """
+    several = files if isinstance(files, tuple) else (files,)
+    return [_open(FileConfig(f) if isinstance(f, str) else f, labels, base) for f in several]
 
 
 def split(
@@ -233,14 +251,9 @@ def _groups(structures: Sequence[Structure], kind: str) -> list[list[int]]:
     return list(groups.values())
 
 
-def _open_all(files: Files, config: DataConfig, base: Path) -> list[OpenFile]:
-    several = files if isinstance(files, tuple) else (files,)
-    return [_open(FileConfig(f) if isinstance(f, str) else f, config, base) for f in several]
-
-
-def _open(file: FileConfig, config: DataConfig, base: Path) -> OpenFile:
+def _open(file: FileConfig, labels: LabelKeys, base: Path) -> OpenFile:
     path = find(file.path, base)
-    keys = file.labels or config.labels
+    keys = file.labels or labels
     if file.index == ":":
         structures = formats.open_structures(path, keys=keys)
     else:
@@ -249,15 +262,8 @@ def _open(file: FileConfig, config: DataConfig, base: Path) -> OpenFile:
 
 
 def _card(config: DataConfig, files, sets, verdicts) -> dict[str, Any]:
-    described = {
-        name: [
-            {"path": str(f.path.name), "sha256": sha256(f.path), "structures": len(f.structures)}
-            for f in opened
-        ]
-        for name, opened in files.items()
-    }
     return {
-        "files": described,
+        "files": {name: describe_files(opened) for name, opened in files.items()},
         "structures": {name: len(members) for name, members in sets.items()},
         "labels": to_plain(config.labels),
         "coverage": coverage(sample(sets["train"])),
@@ -265,6 +271,14 @@ def _card(config: DataConfig, files, sets, verdicts) -> dict[str, Any]:
         "checks": [dataclasses.asdict(verdict) for verdict in verdicts],
         "accepted": dict(config.checks),
     }
+
+
+def describe_files(files: Sequence[OpenFile]) -> list[dict[str, Any]]:
+    """What a card says of files: names, checksums, numbers of structures."""
+    return [
+        {"path": str(f.path.name), "sha256": sha256(f.path), "structures": len(f.structures)}
+        for f in files
+    ]
 
 
 def sha256(path: Path) -> str:

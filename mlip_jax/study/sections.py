@@ -65,7 +65,7 @@ class ReportConfig:
         panels: axis each of whose values gets panels of its own.
     """
 
-    errors_on: Literal["train", "valid", "test"] = "test"
+    errors_on: Literal["train", "valid", "test", "replay"] = "test"
     error: Literal["mae", "rmse"] = "mae"
     properties: tuple[str, ...] = ("energy", "forces", "stress")
     x: str = "train_size"

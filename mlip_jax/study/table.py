@@ -14,7 +14,7 @@ from mlip_jax.study.expand import Variant, decisive
 
 Row = Mapping[str, Any]
 
-SETS, ERRORS = ("train", "valid", "test"), ("mae", "rmse")
+SETS, ERRORS = ("train", "valid", "test", "replay"), ("mae", "rmse")
 COST = "cost"
 UNITS = {"seconds": "s", COST: "µs/atom", "cost_compile": "s"}
 """Of columns other than errors, which have those of `inference.ERROR_UNITS`."""

@@ -27,22 +27,31 @@ def assess(
     output: Path,
     facts: report.RunFacts,
     room: Bucket | None = None,
+    before: Potential | None = None,
 ) -> tuple[Potential, str]:
     """Measures errors on all sets; writes them, the potential with them in its card, the report.
 
     Args:
         potential: as fitted.
-        data: training, validation and test sets.
+        data: training, validation and test sets, and what is held out of `training.replay`.
         training: section.
         output: directory of the run.
         facts: about the run, for the report.
         room: a compiled shape of single structures, see `shapes.single_buckets`.
+        before: the potential that training began with, with the reference energies that it had:
+            its errors go beside the others, as `before`, except those on training data.
 
     Returns:
         The potential with its errors, and what was written.
     """
     comparisons = _compare(potential, data, training.precision)
     errors = {name: inference.summarize(c, s) for name, (s, c) in comparisons.items()}
+    said = ""
+    if before is not None:
+        unseen = dataclasses.replace(data, train=())
+        for name, (s, c) in _compare(before, unseen, training.precision).items():
+            errors[name]["before"] = inference.summarize(c, s)["total"]
+        said = describe_fine_tuning(errors) + "\n"
     if "posterior" in potential.variables:
         for name in ("valid", "test"):
             if name in comparisons:
@@ -56,14 +65,27 @@ def assess(
     potential = dataclasses.replace(potential, card={**card, "errors": _totals(errors)})
     storage.save(potential, output / "potential")
     if not training.report:
-        return potential, f"potential: {output / 'potential'}"
-    return potential, report.write(output, comparisons, errors, card=card, facts=facts)
+        return potential, f"{said}potential: {output / 'potential'}"
+    return potential, said + report.write(output, comparisons, errors, card=card, facts=facts)
+
+
+def describe_fine_tuning(errors: Mapping[str, Any]) -> str:
+    """Mean absolute errors before and after, of the sets that have both, a line each."""
+    lines = []
+    for name, values in errors.items():
+        parts = (
+            f"{p} {old['mae']:.4g} -> {values['total'][p]['mae']:.4g} {values['units'][p]}"
+            for p, old in values.get("before", {}).items()
+        )
+        if "before" in values:
+            lines.append(f"{name}: mean absolute errors before and after: {', '.join(parts)}")
+    return "\n".join(lines)
 
 
 def _compare(potential: Potential, data: Dataset, precision: str) -> dict[str, report.Compared]:
-    """Labels against predictions for each of the three sets that is not empty."""
+    """Labels against predictions for each of the sets that is not empty."""
     sets: dict[str, list[Structure]] = {}
-    for name in ("train", "valid", "test"):
+    for name in ("train", "valid", "test", "replay"):
         everything = getattr(data, name)
         stride = max(-(-len(everything) // MAX_EVALUATED), 1)
         sets[name] = [everything[i] for i in range(0, len(everything), stride)]

@@ -1,9 +1,9 @@
 """Low-rank adaptation (LoRA): kernels W stay, and W + (α/r) A B stands in their place.
 
-E. J. Hu et al., "LoRA: Low-rank adaptation of large language models", arXiv:2106.09685 (2021), eq. 3.
-There h = W x + (α/r) B A x for columns x; kernels here are `[in, out]`, which transposes and swaps
-the two factors: A is `[in, r]` and random, B is `[r, out]` and zero. Of a stack of kernels, as that
-of the elements, `[elements, in, out]`, each one has factors of its own.
+E. J. Hu et al., "LoRA: Low-rank adaptation of large language models", arXiv:2106.09685 (2021),
+eq. 3. There h = W x + (α/r) B A x for columns x; kernels here are `[in, out]`, which transposes and
+swaps the two factors: A is `[in, r]` and random, B is `[r, out]` and zero. Of a stack of kernels,
+as that of the elements, `[elements, in, out]`, each one has factors of its own.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from pydantic import Field
 
 from mlip_jax.config import UserError
 from mlip_jax.graph import AtomicGraph
-from mlip_jax.potential import Prediction, PredictFn, Variables
+from mlip_jax.potential import PredictFn, Prediction, Variables
 
 FROZEN = "frozen"
 """Collection of the parameters that are not trained; a constant like the model's own."""

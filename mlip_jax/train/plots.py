@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from mlip_jax.inference import ERROR_UNITS, Comparison
 from mlip_jax.properties.panels import finish, grid
 
-COLORS = {"train": "#9aa5b1", "valid": "#2f6fb2", "test": "#d1495b"}
-"""Of the three sets, wherever they appear."""
+COLORS = {"train": "#9aa5b1", "valid": "#2f6fb2", "test": "#d1495b", "replay": "#3a9a5c"}
+"""Of the sets, wherever they appear."""
 
 _MAX_POINTS = 20000
 _SCALES = {"eV/atom": (1e3, "meV/atom"), "eV/Å": (1e3, "meV/Å"), "eV/Å^3": (1e3, "meV/Å$^3$")}
@@ -114,8 +114,11 @@ def by_group(errors: Mapping[str, Any], key: str, names: Sequence[str]) -> Figur
         factor, unit = scale(name)
         for offset, (group, values) in enumerate(errors.items()):
             maes = [values[key].get(g, {}).get(name, {}).get("mae", np.nan) for g in groups]
-            heights = np.arange(len(groups)) + 0.27 * (offset - 1)
-            panel.barh(heights, factor * np.array(maes), 0.25, color=COLORS[group], label=group)
+            width = 0.8 / max(len(errors), 3)
+            heights = np.arange(len(groups)) + width * (offset - 1)
+            panel.barh(
+                heights, factor * np.array(maes), 0.9 * width, color=COLORS[group], label=group
+            )
         panel.set_yticks(range(len(groups)), [group or "(none)" for group in groups])
         panel.invert_yaxis()
         finish(panel, f"{name} MAE [{unit}]", "")

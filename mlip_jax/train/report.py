@@ -75,6 +75,7 @@ def write(
     several = len({source for values in errors.values() for source in values["per_source"]}) > 1
     sections = [
         heading("Errors") + _error_table(errors),
+        _fine_tuning_table(errors),
         _observables_table(card),
         paragraph(NEEDS_MATPLOTLIB) if missing else "",
         *(figure(name, image) for name, image in images.items()),
@@ -111,6 +112,20 @@ def _error_table(errors: Mapping[str, Any]) -> str:
         for p, e in values["total"].items()
     ]
     return table(("set", "property", "MAE", "RMSE", "largest", "unit", "labels"), rows)
+
+
+def _fine_tuning_table(errors: Mapping[str, Any]) -> str:
+    """Errors of the potential that training began with, beside those at the end."""
+    rows = [
+        (name, p, e["mae"], values["total"][p]["mae"], e["rmse"], values["total"][p]["rmse"], unit)
+        for name, values in errors.items()
+        for p, e in values.get("before", {}).items()
+        for unit in (values["units"][p],)
+    ]
+    if not rows:
+        return ""
+    columns = ("set", "property", "MAE before", "after", "RMSE before", "after", "unit")
+    return heading("Errors before and after fine-tuning") + table(columns, rows)
 
 
 def _observables_table(card: Mapping[str, Any]) -> str:

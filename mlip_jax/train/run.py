@@ -31,6 +31,7 @@ from mlip_jax.train import (
     loop,
     lora,
     observed,
+    replay,
     report,
     settings,
     start,
@@ -79,7 +80,8 @@ def fit(
     terminal = log.Terminal(training.epochs, progress)
     terminal.say(f"run {output}: reading data")
     data = dataset.load(sections.data, base or Path.cwd())
-    task, found = _prepare(sections, data, dtype, base or Path.cwd(), terminal.say)
+    task, found, data = _prepare(sections, data, dtype, base or Path.cwd(), terminal.say)
+    first = _potential(task.model, task.merge(task.variables), found, {})
     complete = dataclasses.replace(sections, model=task.model)
     write_data(data.card["files"], output, resume)
     write_config(resolved(complete), output, resume)
@@ -93,7 +95,7 @@ def fit(
     if task.observables is not None:
         card["observables"] = observed.conclude(task.observables, outcome.variables, output)
     if training.start is not None:
-        card["moved"] = start.changes(task.merge(task.variables), outcome.variables)
+        card["moved"] = start.changes(first.variables, outcome.variables)
         terminal.say(start.describe_changes(card["moved"]))
     if training.lora is not None:
         trained, of = lora.counts(task.variables)
@@ -107,7 +109,10 @@ def fit(
         )
     storage.save(potential, output / "potential")
     facts = _facts(task, outcome, prepared)
-    potential, written = assess.assess(potential, data, training, output, facts, task.train.room)
+    before = None if training.replay is None else first
+    potential, written = assess.assess(
+        potential, data, training, output, facts, task.train.room, before
+    )
     terminal.say(written)
     return potential
 
@@ -127,7 +132,8 @@ def untrained(sections: Sections, base: Path | None = None) -> Potential:
     """
     dtype = inference.require_precision(sections.training.precision)
     base = base or Path.cwd()
-    task, found = _prepare(sections, dataset.load(sections.data, base), dtype, base, lambda _: None)
+    data = dataset.load(sections.data, base)
+    task, found, _ = _prepare(sections, data, dtype, base, lambda _: None)
     return _potential(task.model, task.merge(task.variables), found, {})
 
 
@@ -150,24 +156,25 @@ def _check_output(output: Path, resume: bool) -> None:
 
 def _prepare(
     sections: Sections, data: Dataset, dtype: np.dtype, base: Path, say: Callable[[str], None]
-) -> tuple[Task, Statistics]:
-    """Statistics, the complete model with its first variables, and the batches."""
+) -> tuple[Task, Statistics, Dataset]:
+    """Statistics, the complete model, its first variables and the batches; all data with replay."""
     training = sections.training
     needs = models.requirements(sections.model)
     lists = NeighborLists.of_model(data.train, needs)
     found = statistics.compute(data.train, needs.cutoff, sections.data.statistics, lists)
     agreement.check_sources(sections, needs.heads, found)
     model = models.fill_from_statistics(sections.model, found)
-    variables = None
+    variables, structures, valid = None, data.train, data.valid
     if training.start is not None:
-        first = start.of_potential(training.start, base, sections.model, dtype)
-        model, variables = first.model, first.variables
+        begun = start.begin(sections, data.train, found, dtype, base)
+        model, variables, found, old = begun.model, begun.variables, begun.found, begun.replay
+        say(begun.done)
         needs = models.requirements(model)
-        way = training.start_reference_energies
-        found, done = start.reference_energies(first, data.train, way, found)
-        say(done)
-        if sections.loss.magmoms is None and getattr(model, "predict_magmoms", False):
-            say("warning: magnetic moments are not trained, but features that they are read from")
+        if old is not None:
+            data = replay.listed(data, old)
+            structures = replay.joined(data.train, old.train)
+            lists = NeighborLists.of_model(structures, needs)
+            valid = replay.joined(data.valid, old.held_out) if len(data.valid) else data.valid
     devices = settings.count_devices(training)
     passes = 2 if sections.optimizer is None else training.epochs
     batches = BatchConfig(
@@ -177,7 +184,7 @@ def _prepare(
         block=training.block,
         seed=training.seed,
     )
-    train = BatchSource(data.train, lists, batches, found.references, dtype, needs)
+    train = BatchSource(structures, lists, batches, found.references, dtype, needs)
     if variables is None:
         single = sections.solver is not None
         variables = start.first_variables(
@@ -192,9 +199,9 @@ def _prepare(
         loss=sections.loss,
         optimizer=sections.optimizer or OptimizerConfig(),
         training=training,
-        structures=data.train,
+        structures=structures,
         train=train,
-        valid=_valid_source(data.valid, training, devices, found, dtype, needs, train.fields),
+        valid=_valid_source(valid, training, devices, found, dtype, needs, train.fields),
         observables=observed.build(
             sections.observables,
             base,
@@ -204,7 +211,7 @@ def _prepare(
         merge=lora.merge_fn(training.lora),
     )
     agreement.check_loss(sections.loss, task)
-    return task, found
+    return task, found, data
 
 
 def _valid_source(structures, training: TrainingConfig, devices, found, dtype, needs, fields):

@@ -169,6 +169,11 @@ def _check_together(sections: Sections) -> None:
         )
     if sections.training.lora is not None:
         _check_lora(sections)
+    if None not in (sections.training.replay, sections.solver):
+        raise UserError(
+            "training.replay: got it together with solver, which does not forget step by step. "
+            "Remove one of the two, or name the older files in data.train."
+        )
     if sections.optimizer is None:
         return
     if sections.optimizer.full_batch:

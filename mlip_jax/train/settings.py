@@ -9,6 +9,7 @@ from pydantic import Field
 from mlip_jax.config import UserError
 from mlip_jax.train.lora import LoraConfig
 from mlip_jax.train.loss import PROPERTIES
+from mlip_jax.train.replay import ReplayConfig
 
 MONITORS = ("loss", *(f"{name}_{error}" for name in PROPERTIES for error in ("mae", "rmse")))
 
@@ -50,6 +51,8 @@ class TrainingConfig:
             elements can make them (another level of theory has other ones); `keep` leaves them;
             `data` takes those of `data.statistics`.
         lora: with `start`, few parameters are trained, see `lora.LoraConfig`; all where null.
+        replay: with `start`, older data that the potential is to remember, see
+            `replay.ReplayConfig`.
     """
 
     name: Annotated[str, Field(min_length=1)] = "run"
@@ -74,13 +77,15 @@ class TrainingConfig:
     start: str | None = None
     start_reference_energies: Literal["refit", "keep", "data"] = "refit"
     lora: LoraConfig | None = None
+    replay: ReplayConfig | None = None
 
     def __post_init__(self):
-        if self.start is None and self.lora is not None:
-            raise UserError(
-                "lora: got it without start; expected a potential, whose parameters it keeps. Set "
-                "training.start, or remove the key."
-            )
+        for key in ("lora", "replay"):
+            if self.start is None and getattr(self, key) is not None:
+                raise UserError(
+                    f"{key}: got it without start; expected a potential that training begins with. "
+                    "Set training.start, or remove the key."
+                )
         if self.monitor not in MONITORS:
             raise UserError(
                 f"monitor: got {self.monitor!r}; expected one of {', '.join(MONITORS)}."

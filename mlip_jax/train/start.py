@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,27 @@ from mlip_jax.data.structure import Structure
 from mlip_jax.elements import SYMBOLS
 from mlip_jax.models.initial import cast_variables, initial_variables
 from mlip_jax.potential import Potential, Variables
+from mlip_jax.train import replay
+from mlip_jax.train.replay import Replay
+from mlip_jax.train.sections import Sections
+
+
+class Beginning(NamedTuple):
+    """What training begins with, where that is a potential.
+
+    Attributes:
+        model: of the potential.
+        variables: of the potential.
+        found: statistics with the reference energies of training.
+        replay: older structures with their targets, where there are some.
+        done: what was done, in words.
+    """
+
+    model: nn.Module
+    variables: Variables
+    found: Statistics
+    replay: Replay | None
+    done: str
 
 
 def first_variables(
@@ -49,6 +70,43 @@ def first_variables(
         variables = calibrate(variables, graphs)
 
     return cast_variables(variables, dtype)
+
+
+def begin(
+    sections: Sections,
+    structures: Sequence[Structure],
+    found: Statistics,
+    dtype: np.dtype,
+    base: Path,
+) -> Beginning:
+    """Reads the potential that training begins with, and the older data that it is to remember.
+
+    Args:
+        sections: the config, with `training.start`.
+        structures: training data.
+        found: their statistics.
+        dtype: of the variables.
+        base: directory of the config.
+
+    Raises:
+        UserError: see `of_potential`, `reference_energies` and `replay.read`.
+    """
+    training = sections.training
+    assert training.start is not None
+    first = of_potential(training.start, base, sections.model, dtype)
+    way = training.start_reference_energies
+    found, done = reference_energies(first, structures, way, found)
+    said, old = [done], None
+    if training.replay is not None:
+        old = replay.read(training.replay, sections.data, first, base)
+        replay.check_labels(old, training.replay, sections.loss)
+        old = replay.with_targets(old, training.replay, first, found, training.precision)
+        said.append(str(old))
+    if sections.loss.magmoms is None and getattr(first.model, "predict_magmoms", False):
+        said.append(
+            "warning: magnetic moments are not trained, but features that they are read from"
+        )
+    return Beginning(first.model, first.variables, found, old, "\n".join(said))
 
 
 def of_potential(path: str, base: Path, model: nn.Module, dtype: np.dtype) -> Potential:
