@@ -65,9 +65,6 @@ class Replay(NamedTuple):
     held_out: list[Structure]
     files: list[dict[str, Any]]
 
-    def __str__(self) -> str:
-        return f"replay: {len(self.train)} older structures, {len(self.held_out)} held out"
-
 
 def read(config: ReplayConfig, data: DataConfig, potential: Potential, base: Path) -> Replay:
     """Reads and checks the structures, as the files have them.
@@ -144,6 +141,25 @@ def with_targets(
         for s in both
     ]
     return replay._replace(train=both[: len(replay.train)], held_out=both[len(replay.train) :])
+
+
+def describe(replay: Replay, config: ReplayConfig, potential: Potential, precision: str) -> str:
+    """How many structures there are and, where files label them, what the potential says to that.
+
+    Args:
+        replay: with the labels of the files, see `read`.
+        config: which labels.
+        potential: of `training.start`; large errors mean that labels are not those it was fitted to.
+        precision: of its predictions.
+    """
+    count = f"replay: {len(replay.train)} older structures, {len(replay.held_out)} held out"
+    if config.labels == "predicted":
+        return f"{count}, with what the potential predicts of them"
+    predictions = inference.predict(potential, replay.held_out, precision=precision)
+    pairs = inference.compare(replay.held_out, predictions, potential)
+    errors = inference.summarize(pairs, replay.held_out)
+    parts = (f"{n} {e['mae']:.4g} {errors['units'][n]}" for n, e in errors["total"].items())
+    return f"{count}; mean absolute errors of the potential on these: {', '.join(parts)}"
 
 
 def shifted(structure: Structure, potential: Potential, found: Statistics) -> Structure:

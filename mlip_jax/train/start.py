@@ -100,8 +100,8 @@ def begin(
     if training.replay is not None:
         old = replay.read(training.replay, sections.data, first, base)
         replay.check_labels(old, training.replay, sections.loss)
+        said.append(replay.describe(old, training.replay, first, training.precision))
         old = replay.with_targets(old, training.replay, first, found, training.precision)
-        said.append(str(old))
     if sections.loss.magmoms is None and getattr(first.model, "predict_magmoms", False):
         said.append(
             "warning: magnetic moments are not trained, but features that they are read from"

@@ -89,7 +89,16 @@ def test_structures_are_taken_at_random_by_the_seed(tmp_path):
     assert len(set(names[0])) == 5
     assert len(first.held_out) == 2
     assert first.files[0]["structures"] == 8
-    assert str(first) == "replay: 3 older structures, 2 held out"
+    said = replay.describe(first, config, potential(), "float32")
+    assert said.startswith("replay: 3 older structures, 2 held out")
+
+
+def test_labels_of_another_level_are_seen_by_the_errors_of_the_potential():
+    first = potential()
+    items = answered(older(), first, shift=0.8)
+    found = replay.Replay(items[2:], items[:2], [])
+    said = replay.describe(found, ReplayConfig("x", LabelKeys()), first, "float32")
+    assert "energy 0.2 eV/atom, forces " in said
 
 
 def test_elements_that_the_potential_does_not_know_are_refused(tmp_path):
@@ -209,7 +218,7 @@ def test_less_is_forgotten_with_older_data(tmp_path, capsys, monkeypatch):
         parsed = train.parse(sections(**settings))
         fitted[name] = train.fit(parsed, tmp_path / name, base=tmp_path, progress=True)
     said = capsys.readouterr().out
-    assert "replay: 6 older structures, 2 held out" in said
+    assert "replay: 6 older structures, 2 held out, with what the potential predicts" in said
     assert "replay: mean absolute errors before and after: energy" in said
     errors = json.loads((tmp_path / "with" / "errors.json").read_text())
     assert errors.keys() == {"train", "valid", "replay"}
