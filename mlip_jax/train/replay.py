@@ -149,7 +149,8 @@ def describe(replay: Replay, config: ReplayConfig, potential: Potential, precisi
     Args:
         replay: with the labels of the files, see `read`.
         config: which labels.
-        potential: of `training.start`; large errors mean that labels are not those it was fitted to.
+        potential: of `training.start`; large errors mean that the labels are not of its level of
+            theory.
         precision: of its predictions.
     """
     count = f"replay: {len(replay.train)} older structures, {len(replay.held_out)} held out"

@@ -14,8 +14,7 @@ from mlip_jax.data.collate import make_graph
 from mlip_jax.potential import Potential
 from mlip_jax.train.interrupt import TrainingInterrupted
 from tests.train import tiny
-from tests.train.test_loop import assert_same, metrics_of
-from tests.train.test_lora import stop_at
+from tests.train.test_loop import assert_same, metrics_of, stop_at
 
 
 def sections(path, **changes):

@@ -1,13 +1,15 @@
 """Training as a whole: learning, resuming, stopping, several devices."""
 
 import json
+import os
+import signal
 
 import jax
 import numpy as np
 import pytest
 
 from mlip_jax.config import UserError
-from mlip_jax.train import checkpoint, log, loop
+from mlip_jax.train import checkpoint, engine, log, loop
 from mlip_jax.train.interrupt import TrainingInterrupted
 from mlip_jax.train.nonfinite import NonFiniteError
 from mlip_jax.train.optimizer import OptimizerConfig, ParameterGroup
@@ -23,6 +25,20 @@ def metrics_of(output):
 def assert_same(first, second):
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def stop_at(monkeypatch, step):
+    """Asks training to stop in one of its steps."""
+    take, count = engine.take_step, 0
+
+    def counting(*arguments):
+        nonlocal count
+        count += 1
+        if count == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take(*arguments)
+
+    monkeypatch.setattr(engine, "take_step", counting)
 
 
 def test_training_lowers_the_loss_and_writes_its_files(tmp_path):
@@ -43,17 +59,7 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path, monkeypatch, interru
     )
     whole = loop.train(tiny.task(optimizer=optimizer, **settings), tmp_path / "a", progress=False)
 
-    steps = loop.engine.take_step
-    count = 0
-
-    def counting(*arguments):
-        nonlocal count
-        count += 1
-        if count == interrupted_at:
-            signal_self()
-        return steps(*arguments)
-
-    monkeypatch.setattr(loop.engine, "take_step", counting)
+    stop_at(monkeypatch, interrupted_at)
     with pytest.raises(TrainingInterrupted, match="--resume"):
         loop.train(tiny.task(optimizer=optimizer, **settings), tmp_path / "b", progress=False)
     monkeypatch.undo()
@@ -63,13 +69,6 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path, monkeypatch, interru
     assert metrics_of(tmp_path / "a") == metrics_of(tmp_path / "b")
     assert_same(whole.variables, resumed.variables)
     assert_same(whole.position.best, resumed.position.best)
-
-
-def signal_self():
-    import os
-    import signal
-
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.slow

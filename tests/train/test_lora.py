@@ -21,7 +21,7 @@ from mlip_jax.train.lora import LoraConfig
 from mlip_jax.train.optimizer import OptimizerConfig, ParameterGroup
 from tests.models.presets import PRESETS
 from tests.train import tiny
-from tests.train.test_loop import assert_same, metrics_of, signal_self
+from tests.train.test_loop import assert_same, metrics_of, stop_at
 
 HIDDEN = LoraConfig(match="hidden/kernel", rank=1, alpha=2.0)
 BOTH = dataclasses.replace(HIDDEN, trained="readout")
@@ -42,20 +42,6 @@ def moved(task):
         lambda x: x + generator.normal(0, 0.3, x.shape), dict(task.variables["params"])
     )
     return task._replace(variables={**task.variables, "params": params})
-
-
-def stop_at(monkeypatch, step):
-    """Asks training to stop in one of its steps."""
-    take, count = engine.take_step, 0
-
-    def counting(*arguments):
-        nonlocal count
-        count += 1
-        if count == step:
-            signal_self()
-        return take(*arguments)
-
-    monkeypatch.setattr(engine, "take_step", counting)
 
 
 def test_what_is_trained_and_what_is_kept():
