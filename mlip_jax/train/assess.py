@@ -39,7 +39,8 @@ def assess(
         facts: about the run, for the report.
         room: a compiled shape of single structures, see `shapes.single_buckets`.
         before: the potential that training began with, with the reference energies that it had:
-            its errors go beside the others, as `before`, except those on training data.
+            its errors go beside the others, as `before`; those on training data only where there
+            are no new structures in the other sets.
 
     Returns:
         The potential with its errors, and what was written.
@@ -49,7 +50,8 @@ def assess(
     said = ""
     if before is not None:
         unseen = dataclasses.replace(data, train=())
-        for name, (s, c) in _compare(before, unseen, training.precision).items():
+        chosen = unseen if len(data.valid) or len(data.test) else data
+        for name, (s, c) in _compare(before, chosen, training.precision).items():
             errors[name]["before"] = inference.summarize(c, s)["total"]
         said = describe_fine_tuning(errors) + "\n"
     if "posterior" in potential.variables:

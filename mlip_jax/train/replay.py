@@ -66,6 +66,19 @@ class Replay(NamedTuple):
     files: list[dict[str, Any]]
 
 
+def check_references(potential: Potential, found: Statistics) -> None:
+    """Refuses reference energies by source: older energies would belong to none of these.
+
+    Raises:
+        UserError: where the potential or the training data have such.
+    """
+    if found.source_reference_energies or potential.head_energies:
+        raise UserError(
+            "training.replay: got reference energies by source; expected one set of them. Choose "
+            "one head of the potential (mlip-jax head), and data.statistics.per_source: false."
+        )
+
+
 def read(config: ReplayConfig, data: DataConfig, potential: Potential, base: Path) -> Replay:
     """Reads and checks the structures, as the files have them.
 
@@ -122,13 +135,8 @@ def with_targets(
         precision: of predictions.
 
     Raises:
-        UserError: for reference energies by source, or that an element lacks.
+        UserError: for an element without a reference energy.
     """
-    if found.source_reference_energies or potential.head_energies:
-        raise UserError(
-            "training.replay: got reference energies by source; expected one set of them. Choose "
-            "one head of the potential (mlip-jax head), and data.statistics.per_source: false."
-        )
     both = [*replay.train, *replay.held_out]
     if config.labels == "predicted":
         predictions = inference.predict(potential, both, precision=precision)

@@ -98,6 +98,7 @@ def begin(
     found, done = reference_energies(first, structures, way, found)
     said, old = [done], None
     if training.replay is not None:
+        replay.check_references(first, found)
         old = replay.read(training.replay, sections.data, first, base)
         replay.check_labels(old, training.replay, sections.loss)
         said.append(replay.describe(old, training.replay, first, training.precision))

@@ -35,10 +35,14 @@ def stop_at(monkeypatch, step):
         nonlocal count
         count += 1
         if count == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal_self()
         return take(*arguments)
 
     monkeypatch.setattr(engine, "take_step", counting)
+
+
+def signal_self():
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_training_lowers_the_loss_and_writes_its_files(tmp_path):

@@ -168,7 +168,7 @@ def test_reference_energies_that_do_not_go_with_older_data_are_refused():
         replay.with_targets(empty, ReplayConfig("x"), first, found, "float32")
     sources = dataclasses.replace(found, source_reference_energies={"a": {18: 0.0}})
     with pytest.raises(UserError, match="reference energies by source"):
-        replay.with_targets(empty, ReplayConfig("x"), first, sources, "float32")
+        replay.check_references(first, sources)
 
 
 def sections(**training):
