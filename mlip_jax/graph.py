@@ -85,6 +85,8 @@ class AtomicGraph:
         fidelity: index of the level of theory: which of a model's heads counts.
         spins: μ_B.
         prefixes: `((cutoff, k), ...)`: neighbours within `cutoff` [Å] stand in the first k slots.
+        pair_rooms: `((cutoff, places), ...)`: room for the pairs of neighbours within `cutoff` of
+            the atoms of a group (`pair_groups`); without it there is room for all that could be.
         k_range: largest multiples of the reciprocal lattice vectors in sums over them (see
             `electrostatics.ewald`); `None` where no such sum was asked for.
         block: atoms that are processed at a time on a CPU (0: all at once); `atoms` is a multiple
@@ -108,6 +110,7 @@ class AtomicGraph:
     fidelity: Int[Leaf, " graphs"] | None = None
     spins: Float[Leaf, "atoms 3"] | None = None
     prefixes: tuple[tuple[float, int], ...] = static_field(())  # pyright: ignore
+    pair_rooms: tuple[tuple[float, int], ...] = static_field(())  # pyright: ignore
     k_range: tuple[int, int, int] | None = static_field(None)  # pyright: ignore
     block: int = static_field(0)  # pyright: ignore
 
@@ -217,6 +220,11 @@ def prefix_length(graph: AtomicGraph, cutoff: float) -> int:
     """Slots of each row that suffice for neighbours within `cutoff` [Å] (a prefix of the row)."""
     lengths = [k for c, k in graph.prefixes if c >= cutoff]
     return min(lengths, default=graph.max_neighbors)
+
+
+def pair_room(graph: AtomicGraph, cutoff: float) -> int | None:
+    """Places for pairs of neighbours within `cutoff` [Å] in each group, where that is known."""
+    return next((places for c, places in graph.pair_rooms if c == cutoff), None)
 
 
 def narrowed(graph: AtomicGraph, cutoff: float) -> AtomicGraph:

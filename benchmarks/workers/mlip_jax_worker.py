@@ -111,6 +111,7 @@ def inference(case: dict, settings: dict) -> Program:
             structure,
             needs.cutoff,
             prefix_cutoffs=needs.prefix_cutoffs,
+            pair_cutoffs=needs.pair_cutoffs,
             reverse=needs.reverse,
             block=block,
         )

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import DTypeLike
 
+from mlip_jax import pair_groups
 from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure, head_index
 from mlip_jax.graph import AtomicGraph
 from mlip_jax.neighbors.host import HostNeighbors, neighbor_list, neighbor_rows, wrap
 from mlip_jax.neighbors.reciprocal import KRange, reciprocal_range
+
+ROUNDING = 1e-3
+"""Å, by which a distance on a device may be shorter, in float32, than on the host."""
 
 INPUTS = ("total_charge", "spins")
 """Further inputs of models that a structure may have; fields of `AtomicGraph`, too."""
@@ -26,6 +30,7 @@ class Bucket:
         atoms: atoms in a batch; a multiple of `block`.
         max_neighbors: slots of a row.
         prefixes: `((cutoff, k), ...)`, see `AtomicGraph`.
+        pair_rooms: `((cutoff, places), ...)`, see `AtomicGraph`.
         block: atoms processed at a time (0: all).
         k_range: see `AtomicGraph`.
     """
@@ -36,6 +41,7 @@ class Bucket:
     prefixes: tuple[tuple[float, int], ...] = ()
     block: int = 0
     k_range: KRange | None = None
+    pair_rooms: tuple[tuple[float, int], ...] = ()
 
 
 def exact_bucket(
@@ -43,12 +49,14 @@ def exact_bucket(
     prefix_cutoffs: Sequence[float] = (),
     block: int = 0,
     k_range: KRange | None = None,
+    pair_cutoffs: Sequence[float] = (),
 ) -> Bucket:
     """The smallest bucket that holds structures with these neighbour lists."""
     atoms = sum(len(pairs.counts) for pairs in lists)
+    atoms = -(-atoms // block) * block if block else atoms
     return Bucket(
         graphs=len(lists),
-        atoms=-(-atoms // block) * block if block else atoms,
+        atoms=atoms,
         max_neighbors=max(1, *(pairs.max_count() for pairs in lists)),
         prefixes=tuple(
             (float(cutoff), max(1, *(pairs.max_count(cutoff) for pairs in lists)))
@@ -56,7 +64,25 @@ def exact_bucket(
         ),
         block=block,
         k_range=k_range,
+        pair_rooms=pair_rooms(lists, atoms, pair_cutoffs),
     )
+
+
+def pair_rooms(
+    lists: Sequence[HostNeighbors], atoms: int, cutoffs: Sequence[float]
+) -> tuple[tuple[float, int], ...]:
+    """Room for the pairs of neighbours within cutoffs [Å], and those that rounding may count.
+
+    Args:
+        lists: neighbour lists of a batch.
+        atoms: of the batch, padding included.
+        cutoffs: Å.
+    """
+    rooms = []
+    for cutoff in cutoffs:
+        counts = np.concatenate([pairs.near(cutoff + ROUNDING) for pairs in lists])
+        rooms.append((float(cutoff), int(pair_groups.room(counts, atoms))))
+    return tuple(rooms)
 
 
 def largest_range(structures: Sequence[Structure], cutoff: float) -> KRange | None:
@@ -89,6 +115,7 @@ def make_graph(
     cutoff: float,
     *,
     prefix_cutoffs: Sequence[float] = (),
+    pair_cutoffs: Sequence[float] = (),
     dtype: DTypeLike = np.float32,
     reverse: bool = False,
     bucket: Bucket | None = None,
@@ -102,6 +129,8 @@ def make_graph(
         structures: one or several.
         cutoff: Å.
         prefix_cutoffs: shorter cutoffs [Å] whose neighbours a model takes as a prefix of the row.
+        pair_cutoffs: of these, those for whose pairs of neighbours there is to be no more room than
+            they need (`AtomicGraph.pair_rooms`); used where no bucket is given.
         dtype: of positions and cell.
         reverse: whether to fill `AtomicGraph.reverse`.
         bucket: the padded size; the exact one where it is not given.
@@ -119,7 +148,7 @@ def make_graph(
     lists = [neighbor_list(s.positions, s.cell, s.pbc, cutoff) for s in structures]
     if bucket is None:
         k_range = largest_range(structures, reciprocal_cutoff)
-        bucket = exact_bucket(lists, prefix_cutoffs, block, k_range)
+        bucket = exact_bucket(lists, prefix_cutoffs, block, k_range, pair_cutoffs)
     return collate(structures, lists, bucket, dtype=dtype, reverse=reverse, heads=heads)
 
 
@@ -163,6 +192,11 @@ def collate(
         needed = max((pairs.max_count(cutoff) for pairs in lists), default=0)
         if needed > k:
             raise ValueError(f"bucket: {needed} neighbours within {cutoff} Å exceed its {k} slots.")
+    cutoffs = [cutoff for cutoff, _ in bucket.pair_rooms]
+    rooms = zip(bucket.pair_rooms, pair_rooms(lists, bucket.atoms, cutoffs), strict=True)
+    for (cutoff, places), (_, needed) in rooms:
+        if needed > places:
+            raise ValueError(f"bucket: {needed} pairs within {cutoff} Å exceed {places} places.")
     if inputs is None:
         inputs = [n for n in INPUTS if any(getattr(s, n) is not None for s in structures)]
     graph = _empty(bucket, np.dtype(dtype), reverse, inputs)
@@ -198,7 +232,11 @@ def _empty(bucket: Bucket, dtype: np.dtype, reverse: bool, inputs: Sequence[str]
         "spins": np.zeros((atoms, 3), dtype) if "spins" in inputs else None,
     }
     return AtomicGraph(
-        **arrays, prefixes=bucket.prefixes, k_range=bucket.k_range, block=bucket.block
+        **arrays,
+        prefixes=bucket.prefixes,
+        pair_rooms=bucket.pair_rooms,
+        k_range=bucket.k_range,
+        block=bucket.block,
     )
 
 

@@ -80,20 +80,26 @@ class GraphSeries:
             if old is not None and old.k_range is not None:
                 steps = tuple(map(max, steps, old.k_range))
             k_range = steps[0], steps[1], steps[2]
-        exact = exact_bucket([pairs], self._needs.prefix_cutoffs, self._block, k_range)
+        needs = self._needs
+        exact = exact_bucket(
+            [pairs], needs.prefix_cutoffs, self._block, k_range, needs.pair_cutoffs
+        )
         atoms = atom_ladder(exact.atoms, self._block) if self._changing else exact.atoms
+        rooms = [row_ladder(places) for _, places in exact.pair_rooms]
         lengths = [exact.max_neighbors, *(k for _, k in exact.prefixes)]
         row, *prefixes = map(row_ladder, lengths)
         if old is not None:
             row = max(row, old.max_neighbors)
             atoms = max(atoms, old.atoms) if self._changing else atoms
             prefixes = [max(k, o) for k, (_, o) in zip(prefixes, old.prefixes, strict=True)]
+            rooms = [max(k, o) for k, (_, o) in zip(rooms, old.pair_rooms, strict=True)]
         cutoffs = [c for c, _ in exact.prefixes]
         return dataclasses.replace(
             exact,
             atoms=atoms,
             max_neighbors=row,
             prefixes=tuple(zip(cutoffs, prefixes, strict=True)),
+            pair_rooms=tuple(zip(needs.pair_cutoffs, rooms, strict=True)),
         )
 
 

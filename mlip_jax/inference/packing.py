@@ -9,19 +9,26 @@ each pair of a prefix, and these are most of its slots.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from mlip_jax.data.collate import Bucket
+from mlip_jax.data.collate import Bucket, pair_rooms
 from mlip_jax.data.lists import NeighborLists, Sizes
 from mlip_jax.data.shapes import SLOTS_PER_COMPILATION, atom_ladder, row_ladder
 
 MAX_GRAPHS = 64
 
+ROOM_STEP = 64
+"""Room for pairs is a multiple of this."""
+
 
 def pack(
-    lists: NeighborLists, limit: int, shapes: set[Bucket], block: int = 0
+    lists: NeighborLists,
+    limit: int,
+    shapes: set[Bucket],
+    block: int = 0,
+    pair_cutoffs: Sequence[float] = (),
 ) -> Iterator[tuple[list[int], Bucket]]:
     """Deals structures to batches of like row lengths, in few shapes.
 
@@ -31,6 +38,7 @@ def pack(
         shapes: that are compiled already; those that are new are added. A new one holds these as
             well where that costs little, so that a driver whose structures change needs few.
         block: see `AtomicGraph`.
+        pair_cutoffs: of pairs of neighbours for which there is to be room, see `AtomicGraph`.
 
     Yields:
         The indices of a batch's structures, and its shape.
@@ -47,7 +55,8 @@ def pack(
             alike = len(batches) > 1 and atoms <= limit
             graphs = 1 if len(members) == 1 and len(batches) == 1 else MAX_GRAPHS
             padded = atom_ladder(limit if alike else atoms, block)
-            needed = Bucket(graphs, padded, row, prefixes, block, k_range)
+            rooms = _rooms(lists, batches if alike else [members], padded, pair_cutoffs)
+            needed = Bucket(graphs, padded, row, prefixes, block, k_range, rooms)
             yield members, _compiled(needed, shapes, earlier, len(batches) if alike else 1)
 
 
@@ -126,9 +135,26 @@ def _compiled(
     return needed
 
 
+def _rooms(
+    lists: NeighborLists,
+    batches: Sequence[Sequence[int]],
+    atoms: int,
+    cutoffs: Sequence[float],
+) -> tuple[tuple[float, int], ...]:
+    """Room for pairs of neighbours in the batch that needs most."""
+    if not cutoffs:
+        return ()
+    fitting = [members for members in batches if lists.sizes.num_atoms[members].sum() <= atoms]
+    each = [pair_rooms([lists[i] for i in members], atoms, cutoffs) for members in fitting]
+    return tuple(
+        (cutoff, -(-most // ROOM_STEP) * ROOM_STEP)
+        for cutoff, most in (max(rooms) for rooms in zip(*each, strict=True))
+    )
+
+
 def _is_alike(shape: Bucket, other: Bucket) -> bool:
     """Whether two shapes differ in lengths only."""
-    cutoffs = [tuple(c for c, _ in s.prefixes) for s in (shape, other)]
+    cutoffs = [tuple(c for c, _ in s.prefixes + s.pair_rooms) for s in (shape, other)]
     same = (shape.block, shape.k_range) == (other.block, other.k_range)
     return same and cutoffs[0] == cutoffs[1]
 
@@ -141,6 +167,7 @@ def _join(shape: Bucket, other: Bucket) -> Bucket:
         atoms=max(shape.atoms, other.atoms),
         max_neighbors=max(shape.max_neighbors, other.max_neighbors),
         prefixes=tuple(map(max, shape.prefixes, other.prefixes)),
+        pair_rooms=tuple(map(max, shape.pair_rooms, other.pair_rooms)),
     )
 
 
@@ -153,6 +180,7 @@ def _holds(shape: Bucket, needed: Bucket) -> bool:
         (shape.atoms, needed.atoms),
         (shape.max_neighbors, needed.max_neighbors),
         *((k, least) for (_, k), (_, least) in zip(shape.prefixes, needed.prefixes, strict=True)),
+        *((k, n) for (_, k), (_, n) in zip(shape.pair_rooms, needed.pair_rooms, strict=True)),
     ]
     return all(room >= least for room, least in rooms)
 

@@ -118,7 +118,7 @@ def predict(
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
         lists = NeighborLists.of_model(window, needs, keep=True)
         references = [_references(potential, structure) for structure in window]
-        for members, bucket in pack(lists, limit, shapes, block):
+        for members, bucket in pack(lists, limit, shapes, block, needs.pair_cutoffs):
             parts = [window[i] for i in members]
             graph = collate(
                 parts,

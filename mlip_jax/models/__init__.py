@@ -44,6 +44,7 @@ class Requirements(NamedTuple):
     Attributes:
         cutoff: of the neighbour list, Å.
         prefix_cutoffs: shorter cutoffs [Å] whose neighbours it reads as prefixes of the rows.
+        pair_cutoffs: of `prefix_cutoffs`, those with lists of pairs of neighbours (`pair_rooms`).
         reverse: whether it reads the slots of opposite edges.
         reciprocal_cutoff: of sums over reciprocal lattice vectors, 1/Å (0: it has none).
         inputs: further inputs that it reads, such as `total_charge`.
@@ -55,6 +56,7 @@ class Requirements(NamedTuple):
 
     cutoff: float
     prefix_cutoffs: tuple[float, ...] = ()
+    pair_cutoffs: tuple[float, ...] = ()
     reverse: bool = False
     reciprocal_cutoff: float = 0.0
     inputs: tuple[str, ...] = ()
@@ -68,6 +70,7 @@ def requirements(module: nn.Module) -> Requirements:
     return Requirements(
         float(cutoff),
         tuple(getattr(module, "prefix_cutoffs", ())),
+        tuple(getattr(module, "pair_cutoffs", ())),
         bool(getattr(module, "needs_reverse", False)),
         float(getattr(module, "reciprocal_cutoff", 0.0)),
         tuple(getattr(module, "inputs", ())),

@@ -7,56 +7,36 @@ published weights.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from mlip_jax import elements
 from mlip_jax.config import UserError
-from mlip_jax.graph import AtomicGraph, AtomOutputs, edge_vectors, prefix_length, safe_norm
+from mlip_jax.graph import (
+    AtomicGraph,
+    AtomOutputs,
+    edge_vectors,
+    pair_room,
+    prefix_length,
+    safe_norm,
+)
 from mlip_jax.models import chgnet_basis
 from mlip_jax.models import chgnet_layers as layers
-from mlip_jax.models.chgnet_layers import Angles, Convolution, Gated
+from mlip_jax.models.chgnet_layers import Angles, Bonds, Far
+from mlip_jax.models.chgnet_networks import (
+    Convolution,
+    ConvolutionKernels,
+    GatedKernels,
+    Parameters,
+)
 from mlip_jax.models.fields import from_data, require_positive
 from mlip_jax.nn import dense, double, slot_pairs, slot_pieces
-from mlip_jax.nn.dense import Dense, DenseKernels, Norm, NormKernels
-
-
-class Parameters(NamedTuple):
-    """All weights of the model.
-
-    Attributes:
-        embedding: features of elements.
-        frequencies: of the radial bases of the atom graph and of the bond graph, and of angles.
-        maps: of these bases to the features of bonds, to the factors of messages of atoms and of
-            bonds, and to the features of angles.
-        atom_layers, bond_layers, angle_layers: in order.
-        moment: of features of atoms to their magnetic moments.
-        norm: of features before the readout.
-        readout: network of the energy.
-    """
-
-    embedding: Float[Array, "species features"]
-    frequencies: tuple[Array, Array, Array]
-    maps: tuple[Dense, Dense, Dense, Dense]
-    atom_layers: tuple[Convolution, ...]
-    bond_layers: tuple[Convolution, ...]
-    angle_layers: tuple[Gated, ...]
-    moment: Dense | None
-    norm: Norm | None
-    readout: tuple[Dense, ...]
-
-
-class Bonds(NamedTuple):
-    """Features of bonds, factors of messages along them, and which are within the cutoff."""
-
-    features: Float[Array, "atoms max_neighbors features"]
-    weights: Float[Array, "atoms max_neighbors features"]
-    inside: Bool[Array, "atoms max_neighbors"]
+from mlip_jax.nn.dense import Dense, DenseKernels, NormKernels
 
 
 class CHGNet(nn.Module):
@@ -112,6 +92,11 @@ class CHGNet(nn.Module):
     @property
     def prefix_cutoffs(self) -> tuple[float, ...]:
         """Cutoffs [Å] of prefixes of the rows: that of the bond graph."""
+        return (self.bond_cutoff,)
+
+    @property
+    def pair_cutoffs(self) -> tuple[float, ...]:
+        """Cutoffs [Å] of angles, which are pairs of neighbours."""
         return (self.bond_cutoff,)
 
     @property
@@ -172,7 +157,7 @@ class CHGNet(nn.Module):
             return self.param(name, lambda _: jnp.arange(1, number + 1, dtype=dtype))
 
         def convolution(name: str, parts: int) -> Convolution:
-            kernels = layers.ConvolutionKernels(parts * size, size, norm, bias, name=name)
+            kernels = ConvolutionKernels(parts * size, size, norm, bias, name=name)
             return kernels(dtype)
 
         between = range(self.num_layers - 1)
@@ -192,7 +177,7 @@ class CHGNet(nn.Module):
             atom_layers=tuple(convolution(f"atoms_{i}", 3) for i in range(self.num_layers)),
             bond_layers=tuple(convolution(f"bonds_{i}", 4) for i in between),
             angle_layers=tuple(
-                layers.GatedKernels(4 * size, size, False, norm, name=f"angles_{i}")(dtype)
+                GatedKernels(4 * size, size, False, norm, name=f"angles_{i}")(dtype)
                 for i in between[:-1]
             ),
             moment=linear("moment", size, 1, True) if self.predict_magmoms else None,
@@ -230,38 +215,38 @@ def _features(
         graph: atoms and neighbours.
         features: of atoms, at first.
     """
-    bonds, angles, with_angles = _embed(model, parameters, graph)
+    bonds, angles = _embed(model, parameters, graph)
     before_last = features
     for i, layer in enumerate(parameters.atom_layers):
         before_last = features
-        features = layers.atom_convolution(layer, graph, features, *bonds)
+        features = layers.atom_convolution(layer, graph, features, bonds)
         if i < len(parameters.bond_layers):
-            changed = layers.bond_convolution(
-                parameters.bond_layers[i], graph, features, bonds.features, angles, with_angles
-            )
-            bonds = bonds._replace(features=changed)
+            convolution = parameters.bond_layers[i]
+            bonds = layers.bond_convolution(convolution, graph, features, bonds, angles)
         if i < len(parameters.angle_layers):
             update = parameters.angle_layers[i]
-            angles = layers.angle_update(update, graph, features, bonds.features, angles)
+            angles = layers.angle_update(update, graph, features, bonds.near, angles)
     return features, before_last
 
 
-def _embed(
-    model: CHGNet, parameters: Parameters, graph: AtomicGraph
-) -> tuple[Bonds, Angles, Bool[Array, " atoms"]]:
-    """Bonds and angles at first, and which atoms belong to structures with an angle."""
+def _embed(model: CHGNet, parameters: Parameters, graph: AtomicGraph) -> tuple[Bonds, Angles]:
+    """Bonds and angles at first."""
     number = prefix_length(graph, model.bond_cutoff)
     exponent = model.polynomial_cutoff_p
     of_atoms, of_bonds, of_angles = parameters.frequencies
     to_bond, to_weight, to_bond_weight, to_angle = parameters.maps
 
     def radial(distances):
-        basis = chgnet_basis.radial_basis(distances, of_atoms, model.cutoff, exponent)
-        return jnp.concatenate([basis @ to_bond.kernel, basis @ to_weight.kernel], axis=-1)
+        return chgnet_basis.radial_basis(distances, of_atoms, model.cutoff, exponent)
 
     def near(distances):
-        basis = chgnet_basis.radial_basis(distances, of_bonds, model.bond_cutoff, exponent)
-        return basis @ to_bond_weight.kernel
+        """Features and factors of messages, of atoms and of bonds."""
+        basis = radial(distances)
+        shorter = chgnet_basis.radial_basis(distances, of_bonds, model.bond_cutoff, exponent)
+        kernels = (to_bond.kernel, to_weight.kernel)
+        return jnp.concatenate(
+            [*(basis @ kernel for kernel in kernels), shorter @ to_bond_weight.kernel], axis=-1
+        )
 
     def basis(here, there):
         return chgnet_basis.angular_basis(here, there, of_angles) @ to_angle.kernel
@@ -270,18 +255,21 @@ def _embed(
     distances = safe_norm(vectors)
     within = distances < model.cutoff
     inside = distances[:, :number] < model.bond_cutoff
-    features = slot_pieces.map_slots(radial, graph, within, (distances,))
-    of_bond, of_message = jnp.split(features, 2, axis=-1)
-    bonds = Bonds(of_bond, of_message, within)
-    weights = slot_pieces.map_slots(near, graph, inside, (distances[:, :number],))
+    found = slot_pieces.map_slots(near, graph, within[:, :number], (distances[:, :number],))
+    features, of_message, weights = jnp.split(found, 3, axis=-1)
     lengths = jnp.where(distances == 0.0, 1.0, distances)[..., None]
     directions = (vectors / lengths)[:, :number]
-    pairs = slot_pairs.slot_pairs(inside)
+    pairs = slot_pairs.slot_pairs(inside, pair_room(graph, model.bond_cutoff))
+    # Angles that found no place would be missing silently.
+    weights = jnp.where(slot_pairs.overfull(pairs), jnp.nan, weights)
     angles = Angles(weights, pairs, slot_pairs.map_pairs(basis, pairs, directions, directions))
     most = jax.ops.segment_max(
         jnp.sum(inside, axis=1), graph.graph_index, num_segments=graph.num_graphs
     )
-    return bonds, angles, most[graph.graph_index] >= np.int32(2)
+    with_angles = most[graph.graph_index] >= np.int32(2)
+    kernels = (to_bond.kernel, to_weight.kernel)
+    far = Far(distances[:, number:], within[:, number:], radial, kernels)
+    return Bonds(features, of_message, within[:, :number], far, with_angles), angles
 
 
 def _isolated(parameters: Parameters) -> Float[Array, "species _"]:

@@ -1,48 +1,65 @@
-"""The layers of CHGNet: gated networks, the two convolutions and the update of angles.
+"""The layers of CHGNet: the two convolutions and the update of angles.
 
 B. Deng et al., "CHGNet as a pretrained universal neural network potential for charge-informed
 atomistic modelling", Nature Machine Intelligence 5, 1031 (2023), methods.
+
+Features of bonds change only within the bond graph, whose bonds stand in the first n slots of every
+row. Those of the others are functions of their lengths, and are computed where they are read.
 
 A bond has one feature. It stands in the slots of both its directions, with the same value: what
 bonds receive from the angles at either end is added over a slot and its reverse. Angles are pairs
 of slots of the first part of a row, in either order, as a list of those that are there.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mlip_jax.config import UserError
-from mlip_jax.graph import AtomicGraph
+from mlip_jax.graph import PADDED_DISTANCE, AtomicGraph
+from mlip_jax.models.chgnet_networks import Convolution, Gated, gated
 from mlip_jax.nn import dense, slot_pairs, slot_pieces
-from mlip_jax.nn.dense import Dense, DenseKernels, Norm, NormKernels
+from mlip_jax.nn.dense import Dense
 from mlip_jax.nn.slot_pairs import SlotPairs
 
 
-class Gated(NamedTuple):
-    """Weights of a gated network, `silu(core(x)) * sigmoid(gate(x))`.
+class Far(NamedTuple):
+    """Bonds beyond the bond graph.
 
     Attributes:
-        first: first layer of both networks, core and gate side by side.
-        core: second layer, where there is one.
-        gate: likewise.
-        norms: of the outputs of both, before they meet.
+        distances: Å.
+        inside: which are within the cutoff.
+        radial: basis of a distance.
+        kernels: of the basis to the features of a bond, and to the factors of its messages.
     """
 
-    first: Dense
-    core: tuple[Dense, ...]
-    gate: tuple[Dense, ...]
-    norms: tuple[Norm, Norm] | None
+    distances: Float[Array, "atoms slots"]
+    inside: Bool[Array, "atoms slots"]
+    radial: Callable[[Float[Array, "*slots"]], Float[Array, "*slots basis"]]
+    kernels: tuple[Float[Array, "basis features"], Float[Array, "basis features"]]
 
 
-class Convolution(NamedTuple):
-    """Weights of a convolution: of messages, and of the map behind their sum."""
+class Bonds(NamedTuple):
+    """Bonds of all rows.
 
-    message: Gated
-    output: Dense
+    Attributes:
+        near: features of those in the first n slots.
+        weights: factors of messages along these.
+        inside: which of these are within the cutoff.
+        far: the others.
+        with_angles: atoms of structures that have an angle; there are no biases in the others.
+        bias: sum of the biases that every bond of a structure with angles has got, for the far
+            ones.
+    """
+
+    near: Float[Array, "atoms n features"]
+    weights: Float[Array, "atoms n features"]
+    inside: Bool[Array, "atoms n"]
+    far: Far
+    with_angles: Bool[Array, " atoms"]
+    bias: Float[Array, " features"] | None = None
 
 
 class Angles(NamedTuple):
@@ -59,81 +76,11 @@ class Angles(NamedTuple):
     features: Float[Array, "groups places features"]
 
 
-class GatedKernels(nn.Module):
-    """Weights of a gated network.
-
-    Attributes:
-        inputs: their number.
-        size: number of hidden units, and of outputs.
-        deep: with a hidden layer.
-        layer_norm: outputs of core and gate are normalised.
-    """
-
-    inputs: int
-    size: int
-    deep: bool
-    layer_norm: bool
-
-    @nn.compact
-    def __call__(self, dtype: jnp.dtype) -> Gated:
-        """The weights."""
-        (first,) = DenseKernels((self.inputs, 2 * self.size), name="first")(dtype)
-        second = (self.size,) * 2 if self.deep else (self.size,)
-        core = DenseKernels(second, name="core")(dtype)
-        gate = DenseKernels(second, name="gate")(dtype)
-        norms = None
-        if self.layer_norm:
-            norms = (
-                NormKernels(self.size, name="core_norm")(dtype),
-                NormKernels(self.size, name="gate_norm")(dtype),
-            )
-        return Gated(first, core, gate, norms)
-
-
-class ConvolutionKernels(nn.Module):
-    """Weights of a convolution; attributes see `GatedKernels`.
-
-    Attributes:
-        bias: the map behind the sum of messages has one.
-    """
-
-    inputs: int
-    size: int
-    layer_norm: bool
-    bias: bool
-
-    @nn.compact
-    def __call__(self, dtype: jnp.dtype) -> Convolution:
-        """The weights."""
-        message = GatedKernels(self.inputs, self.size, True, self.layer_norm, name="message")(dtype)
-        (output,) = DenseKernels((self.size, self.size), self.bias, name="output")(dtype)
-        return Convolution(message, output)
-
-
-def gated(network: Gated, inputs: Float[Array, "*batch twice"]) -> Float[Array, "*batch features"]:
-    """Output of a gated network behind its first layer.
-
-    Args:
-        network: weights.
-        inputs: outputs of the first layer.
-    """
-    core, gate = jnp.split(inputs, 2, axis=-1)
-    if network.core:
-        core = dense.network(network.core, jax.nn.silu(core), jax.nn.silu)
-        gate = dense.network(network.gate, jax.nn.silu(gate), jax.nn.silu)
-    if network.norms is not None:
-        core = dense.layer_norm(network.norms[0], core)
-        gate = dense.layer_norm(network.norms[1], gate)
-    return jax.nn.silu(core) * jax.nn.sigmoid(gate)
-
-
 def atom_convolution(
     layer: Convolution,
     graph: AtomicGraph,
     features: Float[Array, "atoms features"],
-    bonds: Float[Array, "atoms max_neighbors features"],
-    weights: Float[Array, "atoms max_neighbors features"],
-    inside: Bool[Array, "atoms max_neighbors"],
+    bonds: Bonds,
 ) -> Float[Array, "atoms features"]:
     """Features of atoms, with messages of their neighbours added; Deng et al., methods.
 
@@ -141,21 +88,34 @@ def atom_convolution(
         layer: weights; a message has the inputs atom, bond, neighbour.
         graph: atoms and neighbours.
         features: of atoms.
-        bonds: features of bonds.
-        weights: factors of messages, zero from the cutoff on.
-        inside: neighbours within the cutoff.
+        bonds: those of the graph.
     """
-    message = layer.message
+    message, far = layer.message, bonds.far
+    number = bonds.near.shape[1]
     of_atom, of_bond, of_neighbor = jnp.split(message.first.kernel, 3)
     own = dense.dense(Dense(of_atom, message.first.bias), features)
     sent = features @ of_neighbor
+    to_bond, to_weight = far.kernels
+    to_input = to_bond @ of_bond
 
     def messages(bonds, weights, neighbors, own):
         inputs = own[:, None, :] + bonds @ of_bond + sent[neighbors]
         return gated(message, inputs) * weights
 
-    slots = (bonds, weights, graph.neighbors)
-    received = slot_pieces.map_slots(messages, graph, inside, slots, (own,), sums=True)
+    def far_messages(distances, neighbors, own):
+        basis = far.radial(jnp.where(distances > 0.0, distances, PADDED_DISTANCE))
+        inputs = own[:, None, :] + basis @ to_input + sent[neighbors]
+        return gated(message, inputs) * (basis @ to_weight)
+
+    near = (bonds.near, bonds.weights, graph.neighbors[:, :number])
+    received = slot_pieces.map_slots(messages, graph, bonds.inside, near, (own,), sums=True)
+    if far.distances.shape[1] > 0:
+        if bonds.bias is not None:
+            own = own + jnp.where(bonds.with_angles[:, None], bonds.bias @ of_bond, 0.0)
+        slots = (far.distances, graph.neighbors[:, number:])
+        received = received + slot_pieces.map_slots(
+            far_messages, graph, far.inside, slots, (own,), sums=True
+        )
     return features + dense.dense(layer.output, received)
 
 
@@ -163,23 +123,21 @@ def bond_convolution(
     layer: Convolution,
     graph: AtomicGraph,
     features: Float[Array, "atoms features"],
-    bonds: Float[Array, "atoms max_neighbors features"],
+    bonds: Bonds,
     angles: Angles,
-    with_angles: Bool[Array, " atoms"],
-) -> Float[Array, "atoms max_neighbors features"]:
-    """Features of bonds, with messages of the bonds at both ends added; Deng et al., methods.
+) -> Bonds:
+    """Bonds, with messages of the bonds at both ends added; Deng et al., methods.
 
     Args:
         layer: weights; a message has the inputs bond, other bond, angle, atom between them. A
             bias behind their sum goes to every bond of a structure, whatever its length.
         graph: atoms and neighbours, with `reverse`.
         features: of atoms.
-        bonds: features of bonds.
+        bonds: those of the graph.
         angles: of the bond graph.
-        with_angles: atoms of structures that have an angle; there are no biases in the others.
     """
-    number, size = angles.weights.shape[1:]
-    first, second = _of_ends(layer.message, features, bonds[:, :number])
+    size = angles.weights.shape[2]
+    first, second = _of_ends(layer.message, features, bonds.near)
 
     def messages(first, second, of_angles):
         # The factors of the bonds stand before what the network reads.
@@ -195,17 +153,18 @@ def bond_convolution(
         sums=True,
     )
     change = (sums + reverse_values(graph, sums)) @ layer.output.kernel
-    bonds = jnp.concatenate([bonds[:, :number] + change, bonds[:, number:]], axis=1)
-    if layer.output.bias is None:
-        return bonds
-    return bonds + jnp.where(with_angles[:, None], layer.output.bias[None, :], 0.0)[:, None, :]
+    near, bias = bonds.near + change, layer.output.bias
+    if bias is None:
+        return bonds._replace(near=near)
+    near = near + jnp.where(bonds.with_angles[:, None], bias, 0.0)[:, None, :]
+    return bonds._replace(near=near, bias=bias if bonds.bias is None else bonds.bias + bias)
 
 
 def angle_update(
     network: Gated,
     graph: AtomicGraph,
     features: Float[Array, "atoms features"],
-    bonds: Float[Array, "atoms max_neighbors features"],
+    bonds: Float[Array, "atoms n features"],
     angles: Angles,
 ) -> Angles:
     """Angles whose features have seen their bonds and their atom; Deng et al., methods.
@@ -214,15 +173,14 @@ def angle_update(
         network: weights; its inputs are bond, other bond, angle, atom between them.
         graph: atoms and neighbours.
         features: of atoms.
-        bonds: features of bonds.
+        bonds: features of bonds of the bond graph.
         angles: of the bond graph.
     """
 
     def updated(first, second, of_angles):
         return of_angles + gated(network, _angle_inputs(network, first, second, of_angles))
 
-    number = angles.weights.shape[1]
-    ends = _of_ends(network, features, bonds[:, :number])
+    ends = _of_ends(network, features, bonds)
     return angles._replace(
         features=slot_pairs.map_pairs(updated, angles.pairs, *ends, angles.features)
     )

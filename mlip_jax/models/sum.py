@@ -43,6 +43,11 @@ class Sum(nn.Module):
         return tuple(sorted(shorter - {self.cutoff}))
 
     @property
+    def pair_cutoffs(self) -> tuple[float, ...]:
+        """Cutoffs [Å] of terms that list pairs of neighbours."""
+        return tuple(sorted({c for term in self.terms for c in getattr(term, "pair_cutoffs", ())}))
+
+    @property
     def needs_reverse(self) -> bool:
         """Whether a term reads the slots of opposite edges."""
         return any(getattr(term, "needs_reverse", False) for term in self.terms)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mlip_jax import pair_groups
 from mlip_jax.graph import PADDED_DISTANCE, AtomicGraph
 from mlip_jax.neighbors.device import CANDIDATES, DeviceNeighbors
 from mlip_jax.neighbors.linked_cells import first_true, sort_key
@@ -33,7 +34,14 @@ def to_graph(
         The graph, and the list with the sizes that were needed noted.
     """
     indices, shifts, mask, counts = _active_rows(neighbors, positions, cell)
-    needed = neighbors.needed.at[1].max(counts[0]).at[3:].max(counts[1:])
+    capacity = neighbors.capacity
+    largest = [jnp.max(each) for each in counts.values()]
+    rooms = [
+        pair_groups.room(counts[cutoff], template.num_atoms, jnp)
+        for cutoff, _ in capacity.pair_rooms
+    ]
+    lengths = jnp.array([*largest[1:], *rooms], jnp.int32)
+    needed = neighbors.needed.at[1].max(largest[0]).at[3:].max(lengths)
     extra = template.num_atoms - positions.shape[0]
     own = jnp.arange(positions.shape[0], template.num_atoms, dtype=indices.dtype)
     own = jnp.broadcast_to(own[:, None], (extra, indices.shape[1]))
@@ -45,7 +53,8 @@ def to_graph(
         shifts=jnp.pad(shifts, ((0, extra), (0, 0), (0, 0))),
         edge_mask=jnp.pad(mask, ((0, extra), (0, 0))),
         reverse=None,
-        prefixes=neighbors.capacity.prefixes,
+        prefixes=capacity.prefixes,
+        pair_rooms=capacity.pair_rooms,
     )
     if template.reverse is not None:
         graph = dataclasses.replace(graph, reverse=_reverse(graph))
@@ -73,11 +82,14 @@ def _distances(neighbors, positions, cell):
 
 
 def _active_rows(neighbors, positions, cell):
-    """Entries of the rows within the cutoff: by distance where prefixes need it, else as built."""
+    """Entries of the rows within the cutoff: by distance where prefixes need it, else as built.
+
+    Last, the neighbours of each atom within the cutoff and those of prefixes.
+    """
     squares, inside = _distances(neighbors, positions, cell)
     prefixes = [c for c, _ in neighbors.capacity.prefixes]
     limits = (neighbors.cutoff, *prefixes)
-    counts = jnp.stack([jnp.max(jnp.sum(inside & (squares < c**2), axis=1)) for c in limits])
+    counts = {c: jnp.sum(inside & (squares < c**2), axis=1, dtype=jnp.int32) for c in limits}
     width = min(neighbors.capacity.active, inside.shape[1])
     if prefixes:
         _, slots = jax.lax.top_k(sort_key(squares, inside), width)
@@ -89,7 +101,7 @@ def _active_rows(neighbors, positions, cell):
     own = jnp.arange(inside.shape[0], dtype=jnp.int32)[:, None]
     indices = jnp.where(mask, jnp.take_along_axis(neighbors.neighbors, slots, axis=1), own)
     shifts = jnp.take_along_axis(neighbors.shifts, slots[..., None], axis=1)
-    return indices, jnp.where(mask[..., None], shifts, 0), mask, counts.astype(jnp.int32)
+    return indices, jnp.where(mask[..., None], shifts, 0), mask, counts
 
 
 def _reverse(graph: AtomicGraph) -> Int[Array, "atoms max_neighbors"]:

@@ -15,13 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
+from mlip_jax import pair_groups
 from mlip_jax.graph import pytree, static_field
 from mlip_jax.neighbors import linked_cells
+from mlip_jax.neighbors.capacity import MARGIN, Capacity, enlarged
 from mlip_jax.neighbors.host import neighbor_list
-from mlip_jax.neighbors.linked_cells import Capacity, invert
-
-MARGIN = 1.1
-"""Capacities are this much larger than what was needed when they were chosen."""
+from mlip_jax.neighbors.linked_cells import invert
 
 VIBRATION = 0.25
 """Neighbours [Å] outside a cutoff that may come in when atoms vibrate: rows have slots for them."""
@@ -31,7 +30,10 @@ CANDIDATES = 2**19
 
 
 class Flag(enum.IntFlag):
-    """What went wrong with a list; any bit makes its rows incomplete."""
+    """What went wrong with a list; any bit makes its rows, or their pairs, incomplete.
+
+    `PREFIX` is of prefixes, and of the room for pairs in them.
+    """
 
     ROW = 1
     ACTIVE = 2
@@ -83,6 +85,7 @@ def allocate(
     skin: float = 0.0,
     *,
     prefix_cutoffs: tuple[float, ...] = (),
+    pair_cutoffs: tuple[float, ...] = (),
     dtype: DTypeLike = np.float32,
     margin: float = MARGIN,
     active_margin: float = 1.0,
@@ -101,6 +104,8 @@ def allocate(
         cutoff: Å.
         skin: Å; the list is valid while no atom has moved by half of it.
         prefix_cutoffs: shorter cutoffs [Å] whose neighbours are wanted as prefixes of the rows.
+        pair_cutoffs: of these, those for whose pairs of neighbours there is to be room, see
+            `AtomicGraph`.
         dtype: of the positions on the device.
         margin: capacities of the list exceed what this structure needs by this factor.
         active_margin: the same of rows within the cutoff and their prefixes.
@@ -113,22 +118,27 @@ def allocate(
     pairs = neighbor_list(positions, cell, pbc, around if cutoff > 0.0 else cutoff)
 
     def active_slots(limit: float) -> int:
-        beyond = _enlarged(pairs.max_count(limit + VIBRATION), 1.0, multiple=2)
-        return max(_enlarged(pairs.max_count(limit), active_margin, multiple=2), beyond)
+        beyond = enlarged(pairs.max_count(limit + VIBRATION), 1.0, multiple=2)
+        return max(enlarged(pairs.max_count(limit), active_margin, multiple=2), beyond)
+
+    def pair_room(limit: float) -> int:
+        places = pair_groups.room(pairs.near(limit + VIBRATION), len(positions))
+        return enlarged(int(places), active_margin)
 
     frame, origin = linked_cells.frame(positions, cell, np.asarray(pbc), reach)
     bins, search, occupancy = linked_cells.choose_bins(
         positions, frame, origin, np.asarray(pbc), reach
     )
     # A shell of neighbours just outside will partly come in when atoms vibrate.
-    room = max(_enlarged(pairs.max_count(reach), margin), pairs.max_count(reach + 0.5 * skin))
+    room = max(enlarged(pairs.max_count(reach), margin), pairs.max_count(reach + 0.5 * skin))
     capacity = Capacity(
         row=room,
         active=active_slots(cutoff),
         prefixes=tuple((float(c), active_slots(c)) for c in prefix_cutoffs),
         bins=bins,
         search=search,
-        occupancy=_enlarged(occupancy, margin),
+        occupancy=enlarged(occupancy, margin),
+        pair_rooms=tuple((float(c), pair_room(c)) for c in pair_cutoffs),
     )
     blank = DeviceNeighbors(
         **_empty_rows(len(positions), capacity),
@@ -160,14 +170,7 @@ def grown_capacity(neighbors: DeviceNeighbors, extra: int = 0) -> Capacity:
         neighbors: a list, overflowed or not.
         extra: slots to add to every size.
     """
-    old = neighbors.capacity
-    sizes = [
-        (_enlarged(int(n), MARGIN) if n > size else size) + extra
-        for n, size in zip(np.asarray(neighbors.needed), old.sizes, strict=True)
-    ]
-    row, active, occupancy, *lengths = sizes
-    prefixes = tuple((c, k) for (c, _), k in zip(old.prefixes, lengths, strict=True))
-    return Capacity(row, active, prefixes, old.bins, old.search, occupancy)
+    return neighbors.capacity.grown(np.asarray(neighbors.needed), extra)
 
 
 def update(
@@ -197,7 +200,9 @@ def update(
         rows = jax.lax.map(row, jnp.arange(atoms), batch_size=at_once)
     indices, shifts, mask, counts = rows
     largest = jnp.max(counts, axis=0)
-    needed = jnp.concatenate([largest[:2], bins.fullest[None], largest[2:]])
+    # What pairs need is known with the rows within the cutoff (`active`).
+    pairs = jnp.zeros(len(capacity.pair_rooms), largest.dtype)
+    needed = jnp.concatenate([largest[:2], bins.fullest[None], largest[2:], pairs])
     return dataclasses.replace(
         neighbors,
         neighbors=indices,
@@ -286,11 +291,6 @@ def _empty_rows(atoms: int, capacity: Capacity) -> dict[str, Array]:
         "needed": jnp.zeros(len(capacity.sizes), jnp.int32),
         "cell_too_small": jnp.zeros((), bool),
     }
-
-
-def _enlarged(size: int, margin: float, multiple: int = 4) -> int:
-    """At least `size * margin` and four, a multiple of a number."""
-    return max(4, multiple * int(np.ceil(size * margin / multiple)))
 
 
 _update = jax.jit(update)

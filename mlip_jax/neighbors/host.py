@@ -43,12 +43,14 @@ class HostNeighbors:
         starts = np.cumsum(self.counts) - self.counts
         return np.arange(len(self.neighbors)) - np.repeat(starts, self.counts)
 
+    def near(self, cutoff: float = np.inf) -> Int[np.ndarray, " atoms"]:
+        """Neighbours of each atom within `cutoff` [Å]."""
+        inside = self.distances < cutoff
+        return np.bincount(self.centers[inside], minlength=len(self.counts))
+
     def max_count(self, cutoff: float = np.inf) -> int:
         """Most neighbours that any atom has within `cutoff` [Å]."""
-        if len(self.counts) == 0:
-            return 0
-        inside = self.distances < cutoff
-        return int(np.bincount(self.centers[inside], minlength=len(self.counts)).max())
+        return int(self.near(cutoff).max(initial=0))
 
 
 class Rows(NamedTuple):

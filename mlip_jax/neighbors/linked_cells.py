@@ -7,7 +7,6 @@ large one there are many bins and one step; the same program does both (Allen & 
 section 5.3.2, without the minimum image).
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -15,47 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mlip_jax.neighbors.capacity import Capacity
 from mlip_jax.neighbors.host import complete_cell
-
-
-@dataclasses.dataclass(frozen=True)
-class Capacity:
-    """Static sizes of a list.
-
-    Attributes:
-        row: slots of a row within cutoff + skin.
-        active: slots of a row within the cutoff.
-        prefixes: `((cutoff, k), ...)`, see `AtomicGraph`.
-        bins: bins along each cell vector.
-        search: bins to look into on either side.
-        occupancy: atoms in a bin.
-    """
-
-    row: int
-    active: int
-    prefixes: tuple[tuple[float, int], ...]
-    bins: tuple[int, int, int]
-    search: tuple[int, int, int]
-    occupancy: int
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The capacities in the order of `DeviceNeighbors.needed`."""
-        return (self.row, self.active, self.occupancy, *(k for _, k in self.prefixes))
-
-    def at_least(self, other: "Capacity") -> "Capacity":
-        """The same with rows and prefixes that hold what those of another hold, too.
-
-        Args:
-            other: of the same cutoffs; its bins may be others.
-        """
-        pairs = zip(self.prefixes, other.prefixes, strict=True)
-        return dataclasses.replace(
-            self,
-            row=max(self.row, other.row),
-            active=max(self.active, other.active),
-            prefixes=tuple((cutoff, max(k, m)) for (cutoff, k), (_, m) in pairs),
-        )
 
 
 class Bins(NamedTuple):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from mlip_jax.graph import AtomicGraph
 
-PIECE = 128
+PIECE = 64
 """Slots that are worked off at a time, of all atoms of a block."""
 
 
@@ -42,8 +42,8 @@ def map_slots(
     if graph.block == 0 or atoms <= graph.block:
         result = function(*of_slots, *of_atoms)
         return jnp.sum(result, axis=1) if sums else result
-    width = max(1, PIECE // graph.block)
-    count = -(-n // width)
+    count = -(-n // max(1, PIECE // graph.block))
+    width = -(-n // count)
 
     def cut(values):
         """`[block, n, ...]` as `[count, block, width, ...]`."""

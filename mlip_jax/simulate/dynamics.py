@@ -186,6 +186,7 @@ def make_room(state: DynamicsState, overflowed: DeviceNeighbors) -> DynamicsStat
             overflowed.cutoff,
             overflowed.skin,
             prefix_cutoffs=tuple(c for c, _ in overflowed.capacity.prefixes),
+            pair_cutoffs=tuple(c for c, _ in overflowed.capacity.pair_rooms),
             dtype=neighbors.reference_positions.dtype,
         )
         capacity = fresh.capacity.at_least(neighbors.capacity)

@@ -13,6 +13,7 @@ from mlip_jax.config import UserError
 from mlip_jax.data.structure import Structure
 from mlip_jax.graph import AtomOutputs, pytree, static_field
 from mlip_jax.neighbors import active, device
+from mlip_jax.neighbors.capacity import MARGIN
 from mlip_jax.neighbors.device import DeviceNeighbors
 from mlip_jax.potential import Potential
 from mlip_jax.simulate.system import prepare
@@ -113,7 +114,7 @@ def jax_md_energy(
         positions = np.asarray(position, np.float64)
         positions = positions @ cell if fractional_coordinates else positions
         # A driver of jax-md does not make room by itself.
-        listed = system.allocate(positions, cell, active_margin=device.MARGIN)
+        listed = system.allocate(positions, cell, active_margin=MARGIN)
         if extra_capacity:
             listed = device.with_capacity(
                 listed, device.grown_capacity(listed, extra=extra_capacity)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from mlip_jax.config import UserError
-from mlip_jax.neighbors.device import Capacity
+from mlip_jax.neighbors.capacity import Capacity
 from mlip_jax.simulate.dynamics import DynamicsState
 
 VERSION = 1
@@ -73,7 +73,8 @@ def read_header(path: Path) -> Restart:
             "Use the version that wrote it."
         )
     sizes = header["capacity"]
-    sizes["prefixes"] = tuple((float(c), int(k)) for c, k in sizes["prefixes"])
+    for name in {"prefixes", "pair_rooms"} & sizes.keys():  # files from before have no rooms
+        sizes[name] = tuple((float(c), int(k)) for c, k in sizes[name])
     sizes["bins"], sizes["search"] = tuple(sizes["bins"]), tuple(sizes["search"])
     return Restart(**{**header, "capacity": Capacity(**sizes)})
 

@@ -15,7 +15,8 @@ from mlip_jax.data.structure import Structure, StructureLabels, require_inputs
 from mlip_jax.graph import AtomicGraph
 from mlip_jax.inference import require_precision
 from mlip_jax.neighbors import device
-from mlip_jax.neighbors.device import Capacity, DeviceNeighbors
+from mlip_jax.neighbors.capacity import Capacity
+from mlip_jax.neighbors.device import DeviceNeighbors
 from mlip_jax.neighbors.host import wrap
 from mlip_jax.potential import Potential, PredictFn, predict_fn
 
@@ -75,6 +76,7 @@ class System:
             old.cutoff,
             old.skin,
             prefix_cutoffs=tuple(c for c, _ in old.capacity.prefixes),
+            pair_cutoffs=tuple(c for c, _ in old.capacity.pair_rooms),
             dtype=self.dtype,
             active_margin=active_margin,
         )
@@ -113,7 +115,14 @@ def prepare(
     )
     wrapped, images = wrap(structure.positions, cell, pbc)
     neighbors = device.allocate(
-        wrapped, cell, pbc, needs.cutoff, skin, prefix_cutoffs=needs.prefix_cutoffs, dtype=dtype
+        wrapped,
+        cell,
+        pbc,
+        needs.cutoff,
+        skin,
+        prefix_cutoffs=needs.prefix_cutoffs,
+        pair_cutoffs=needs.pair_cutoffs,
+        dtype=dtype,
     )
     return System(
         structure=dataclasses.replace(structure, labels=StructureLabels()),

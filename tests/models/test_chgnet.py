@@ -219,6 +219,39 @@ def test_angles_of_parallel_bonds_have_finite_derivatives():
     np.testing.assert_allclose(single, double, rtol=0, atol=1e-6)
 
 
+def test_room_for_the_pairs_that_are_there_changes_nothing(variables):
+    """Many atoms, so that groups have several pieces; too little room gives no number."""
+    rng = np.random.default_rng(3)
+    positions = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3) * 2.0
+    cell = 6.0 * np.eye(3)
+    many = Structure(
+        rng.choice([8, 14], 27),
+        positions + rng.normal(scale=0.2, size=(27, 3)),
+        cell,
+        np.ones(3, bool),
+    )
+    roomy = make_graph(many, CUTOFF, prefix_cutoffs=(BOND_CUTOFF,), dtype=np.float64, reverse=True)
+    tight = make_graph(
+        many,
+        CUTOFF,
+        prefix_cutoffs=(BOND_CUTOFF,),
+        pair_cutoffs=MODEL.pair_cutoffs,
+        dtype=np.float64,
+        reverse=True,
+    )
+    ((cutoff, places),) = tight.pair_rooms
+    assert cutoff == BOND_CUTOFF
+    assert 256 < places < 16 * tight.prefixes[0][1] ** 2
+    expected, found = PREDICT(variables, roomy), PREDICT(variables, tight)
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-12)
+    scale = np.abs(expected.forces).max()
+    np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-11 * scale)
+    np.testing.assert_allclose(found.magmoms, expected.magmoms, rtol=1e-10, atol=1e-12)
+    with jax.debug_nans(False):
+        lacking = dataclasses.replace(tight, pair_rooms=((cutoff, places // 2),))
+        assert np.isnan(PREDICT(variables, lacking).energy[0])
+
+
 def test_a_graph_without_reverse_edges_is_refused(variables):
     with pytest.raises(UserError, match="reverse=True"):
         PREDICT(variables, dataclasses.replace(graph_of(structure()), reverse=None))

@@ -22,7 +22,14 @@ CUTOFF, SKIN = 3.0, 0.6
 def listed():
     positions = np.random.default_rng(0).random((12, 3)) @ CELL
     return device.allocate(
-        positions, CELL, ALL, CUTOFF, SKIN, prefix_cutoffs=(2.0,), dtype=np.float64
+        positions,
+        CELL,
+        ALL,
+        CUTOFF,
+        SKIN,
+        prefix_cutoffs=(2.0,),
+        pair_cutoffs=(2.0,),
+        dtype=np.float64,
     )
 
 
@@ -40,6 +47,7 @@ def graph_of(listed, positions=None):
         ({"row": 4}, Flag.ROW),
         ({"active": 3}, Flag.ACTIVE),
         ({"prefixes": ((2.0, 1),)}, Flag.PREFIX),
+        ({"pair_rooms": ((2.0, 1),)}, Flag.PREFIX),
         ({"occupancy": 2}, Flag.BIN),
         ({"search": (0, 0, 0)}, Flag.CELL),
     ],
