@@ -13,9 +13,10 @@ from mlip_jax.config import UserError
 from mlip_jax.data import formats
 from mlip_jax.data.collate import Bucket, make_graph
 from mlip_jax.data.structure import Structure, StructureLabels
+from mlip_jax.inference.graph_series import GraphSeries
 from mlip_jax.models import chgnet_basis
 from mlip_jax.models.chgnet import CHGNet
-from mlip_jax.potential import predict_fn
+from mlip_jax.potential import Potential, predict_fn
 
 CUTOFF, BOND_CUTOFF = 3.6, 2.8
 FIELDS = {
@@ -219,17 +220,17 @@ def test_angles_of_parallel_bonds_have_finite_derivatives():
     np.testing.assert_allclose(single, double, rtol=0, atol=1e-6)
 
 
+def crystal(seed: int, lattice: float = 6.0) -> Structure:
+    """So many atoms that groups have several pieces of pairs."""
+    rng = np.random.default_rng(seed)
+    places = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3) / 3.0
+    positions = lattice * places + rng.normal(scale=0.2, size=(27, 3))
+    return Structure(rng.choice([8, 14], 27), positions, lattice * np.eye(3), np.ones(3, bool))
+
+
 def test_room_for_the_pairs_that_are_there_changes_nothing(variables):
-    """Many atoms, so that groups have several pieces; too little room gives no number."""
-    rng = np.random.default_rng(3)
-    positions = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3) * 2.0
-    cell = 6.0 * np.eye(3)
-    many = Structure(
-        rng.choice([8, 14], 27),
-        positions + rng.normal(scale=0.2, size=(27, 3)),
-        cell,
-        np.ones(3, bool),
-    )
+    """And too little room gives no number."""
+    many = crystal(3)
     roomy = make_graph(many, CUTOFF, prefix_cutoffs=(BOND_CUTOFF,), dtype=np.float64, reverse=True)
     tight = make_graph(
         many,
@@ -250,6 +251,30 @@ def test_room_for_the_pairs_that_are_there_changes_nothing(variables):
     with jax.debug_nans(False):
         lacking = dataclasses.replace(tight, pair_rooms=((cutoff, places // 2),))
         assert np.isnan(PREDICT(variables, lacking).energy[0])
+
+
+def test_batches_and_series_have_room_for_their_pairs(variables):
+    """Denser and wider crystals in few shapes, and one that is compressed step by step."""
+    potential = Potential(MODEL, variables, {8: 0.0, 14: 0.0})
+    crystals = [crystal(seed, lattice) for seed, lattice in enumerate((6.0, 7.5, 6.2, 9.0, 6.1))]
+    shapes = set()
+    together = inference.predict(
+        potential, crystals, precision="float64", batch_atoms=60, shapes=shapes
+    )
+    assert all(shape.pair_rooms for shape in shapes)
+    assert len(shapes) < len(crystals)
+    series = GraphSeries(potential, np.float64, skin=0.3, block=0)
+    rooms = []
+    for given, found in zip(crystals[:2], together[:2], strict=True):
+        graph = series.graph(given)
+        rooms.append(graph.pair_rooms[0][1])
+        np.testing.assert_allclose(PREDICT(variables, graph).energy, found.energy, rtol=1e-12)
+    for scale in (1.0, 0.97, 0.94):
+        pressed = dataclasses.replace(
+            crystals[0], positions=scale * crystals[0].positions, cell=scale * crystals[0].cell
+        )
+        rooms.append(series.graph(pressed).pair_rooms[0][1])
+    assert rooms[2] <= rooms[3] <= rooms[4]
 
 
 def test_a_graph_without_reverse_edges_is_refused(variables):
