@@ -37,10 +37,13 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 def pytest_runtest_setup(item):
     """LLVM optimises the programs of tests that are marked `reference` or `optimized`.
 
-    Those run what users run. Of the others most of the time would be LLVM's.
+    Those run what users run. Of the others, and of the processes that they start, most of the time
+    would be LLVM's.
     """
     marked = any(map(item.get_closest_marker, ("reference", "optimized")))
-    jax.config.update("jax_disable_most_optimizations", not (OPTIMIZE or marked))
+    fast = not (OPTIMIZE or marked)
+    jax.config.update("jax_disable_most_optimizations", fast)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(fast))
 
 
 @pytest.fixture(autouse=True)

@@ -43,6 +43,7 @@ def execute(name, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS if path.stem != UNIVERSAL])
 def test_a_notebook_runs_and_draws_its_figures(name, tmp_path):
     text = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")

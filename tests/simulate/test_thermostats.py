@@ -69,6 +69,7 @@ def test_thermostat_holds_the_temperature(kind):
     assert abs(series.mean() - 0.5 * freedom * kT) < QUANTILE * error
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["langevin", "nose_hoover"])
 def test_kinetic_energies_are_canonical(kind):
