@@ -147,7 +147,9 @@ def test_elements_of_the_data_that_the_model_lacks_stop():
 
 
 def test_requirements_have_defaults():
-    assert models.requirements(Whole(cutoff=4.0)) == (4.0, (2.0,), False, 0.0, (), None, ())
+    defaults = models.Requirements(4.0, prefix_cutoffs=(2.0,))
+    assert models.requirements(Whole(cutoff=4.0)) == defaults
+    assert defaults == (4.0, (2.0,), (), False, 0.0, (), None, ())
 
 
 def test_an_unregistered_class_has_no_config():
