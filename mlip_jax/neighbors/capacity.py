@@ -38,7 +38,7 @@ class Capacity:
         return (self.row, self.active, self.occupancy, *lengths)
 
     def at_least(self, other: "Capacity") -> "Capacity":
-        """The same with rows, prefixes and rooms that hold what those of another hold, too.
+        """The same with rows, bins, prefixes and rooms that hold what those of another hold, too.
 
         Args:
             other: of the same cutoffs; its bins may be others.
@@ -47,6 +47,7 @@ class Capacity:
             self,
             row=max(self.row, other.row),
             active=max(self.active, other.active),
+            occupancy=max(self.occupancy, other.occupancy),
             prefixes=tuple(map(max, self.prefixes, other.prefixes)),
             pair_rooms=tuple(map(max, self.pair_rooms, other.pair_rooms)),
         )
