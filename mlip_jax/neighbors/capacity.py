@@ -37,16 +37,29 @@ class Capacity:
         lengths = (k for _, k in self.prefixes + self.pair_rooms)
         return (self.row, self.active, self.occupancy, *lengths)
 
+    @property
+    def _divisions(self) -> list[tuple[int, int]]:
+        """Bins along each cell vector, and bins to look into."""
+        return list(zip(self.bins, self.search, strict=True))
+
     def at_least(self, other: "Capacity") -> "Capacity":
-        """The same with rows, bins, prefixes and rooms that hold what those of another hold, too.
+        """Sizes that hold what those of another hold, too, in all cells that one of both serves.
+
+        Along each cell vector the division is the one that serves the narrower cells: a cell that
+        fluctuates, too narrow for either division in turn, ends up with one that serves it.
 
         Args:
             other: of the same cutoffs; its bins may be others.
         """
+        pairs = zip(self._divisions, other._divisions, strict=True)
+        chosen = [max(both, key=lambda one: one[1] / one[0]) for both in pairs]
+        (a, b, c), (u, v, w) = zip(*chosen, strict=True)
         return dataclasses.replace(
             self,
             row=max(self.row, other.row),
             active=max(self.active, other.active),
+            bins=(a, b, c),
+            search=(u, v, w),
             occupancy=max(self.occupancy, other.occupancy),
             prefixes=tuple(map(max, self.prefixes, other.prefixes)),
             pair_rooms=tuple(map(max, self.pair_rooms, other.pair_rooms)),

@@ -99,6 +99,25 @@ def test_growth_makes_room_for_all_that_was_met(listed):
     assert int(graph.edge_mask.sum()) == int(expected.edge_mask.sum())
 
 
+def test_a_cell_that_fluctuates_gets_bins_that_serve_it_throughout():
+    """Wide and narrow along two vectors in turn; each division alone is too fine for the other."""
+    positions = np.random.default_rng(3).random((32, 3))
+    cells = [np.diag(sides) for sides in ((11.4, 10.5, 11.18), (11.2, 10.8, 11.6))]
+    reach = 3.78
+    lists = [
+        device.allocate(positions @ cell, cell, ALL, reach - SKIN, SKIN, dtype=np.float64)
+        for cell in cells
+    ]
+    assert [one.capacity.bins for one in lists] == [(3, 2, 2), (2, 2, 3)]
+    capacity = lists[0].capacity.at_least(lists[1].capacity)
+    assert capacity.bins == (2, 2, 2)
+    for cell, other in zip(cells, reversed(lists), strict=True):
+        there = jnp.asarray(positions @ cell), jnp.asarray(cell)
+        assert int(device.flags(device.update(other, *there))) & Flag.CELL
+        grown = dataclasses.replace(other, reference_positions=there[0], reference_cell=there[1])
+        assert not int(device.flags(device.with_capacity(grown, capacity))) & Flag.CELL
+
+
 def test_a_flag_stays_up(listed):
     tight = device.with_capacity(listed, dataclasses.replace(listed.capacity, row=4))
     apart = jnp.asarray(np.arange(12.0)[:, None] * np.array([0.0, 0.0, 50.0]))

@@ -144,6 +144,7 @@ def test_kinetic_energies_at_two_temperatures(barostat):
     check_slope(*runs, -difference_of_betas())
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "cell"), [("csvr", "isotropic"), ("csvr", "axes"), ("langevin", "flexible")]
