@@ -38,7 +38,7 @@ def assess(
         output: directory of the run.
         facts: about the run, for the report.
         room: a compiled shape of single structures, see `shapes.single_buckets`.
-        before: the potential that training began with, with the reference energies that it had:
+        before: the potential that training began with, with the reference energies of this run:
             its errors go beside the others, as `before`; those on training data only where there
             are no new structures in the other sets.
 
