@@ -36,3 +36,20 @@ def room(counts: Int[Array | np.ndarray, " real"], atoms: int, xp: Any = np) -> 
     pairs = xp.sort(counts * (counts - 1))[::-1]
     pairs = xp.pad(pairs, (0, padded(atoms) - len(pairs)))
     return pairs.reshape(GROUP, -1).sum(axis=0).max(initial=0)
+
+
+def room_of_sums(most: int, total: int, atoms: int) -> int:
+    """Places that suffice for any graph of so many pairs: no less than `room`, hardly more.
+
+    In the group with the most pairs the first atom has at most `most`, and each further one no
+    more than any atom that was dealt before it, one in each group.
+
+    Args:
+        most: pairs of one atom.
+        total: pairs of all atoms.
+        atoms: of the graph, padding included.
+
+    >>> room_of_sums(12, 12 + 12 + 6 + 2, 32)  # `room` is 18
+    28
+    """
+    return most + total // (padded(atoms) // GROUP)

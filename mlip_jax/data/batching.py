@@ -275,6 +275,11 @@ def _check_lists(lists: NeighborLists, requirements: Requirements) -> None:
         raise ValueError(
             f"lists: made for cutoff and prefix cutoffs {got} Å; the model needs {needed} Å."
         )
+    if tuple(map(float, requirements.pair_cutoffs)) != lists.sizes.pair_cutoffs:
+        raise ValueError(
+            f"lists: made for pairs within {lists.sizes.pair_cutoffs} Å; the model needs "
+            f"{requirements.pair_cutoffs} Å."
+        )
     if requirements.reciprocal_cutoff > lists.reciprocal_cutoff:
         raise ValueError(
             f"lists: made for a reciprocal cutoff of {lists.reciprocal_cutoff} 1/Å; the model "

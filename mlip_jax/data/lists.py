@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mlip_jax.config import UserError
-from mlip_jax.data.collate import INPUTS, range_of
+from mlip_jax.data.collate import INPUTS, ROUNDING, range_of
 from mlip_jax.data.structure import Structure, StructureLabels, head_index, require_inputs
 from mlip_jax.neighbors.host import HostNeighbors, neighbor_list
 from mlip_jax.neighbors.reciprocal import KRange, reciprocal_ladder
@@ -28,6 +28,14 @@ class Requirements(Protocol):
     @property
     def prefix_cutoffs(self) -> tuple[float, ...]:
         """Å."""
+        ...
+
+    @property
+    def pair_cutoffs(self) -> tuple[float, ...]:
+        """Of `prefix_cutoffs`, those with lists of pairs of neighbours (`AtomicGraph.pair_rooms`).
+
+        Å.
+        """
         ...
 
     @property
@@ -63,6 +71,9 @@ class Sizes:
         prefix_cutoffs: Å.
         k_ranges: range of reciprocal lattice vectors of each structure; `None` where none is asked
             for.
+        pairs: within each pair cutoff, most ordered pairs of neighbours that an atom has, and
+            those of all atoms; `None` where no lists of them are asked for.
+        pair_cutoffs: Å.
     """
 
     num_atoms: Int[np.ndarray, " structures"]
@@ -71,6 +82,8 @@ class Sizes:
     prefixes: Int[np.ndarray, "structures prefix_cutoffs"]
     prefix_cutoffs: tuple[float, ...] = ()
     k_ranges: Int[np.ndarray, "structures 3"] | None = None
+    pairs: Int[np.ndarray, "structures pair_cutoffs 2"] | None = None
+    pair_cutoffs: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.num_atoms)
@@ -86,6 +99,24 @@ class Sizes:
     def extents(self) -> Int[np.ndarray, "structures extents"]:
         """Columns atoms, row length, and row length of each prefix."""
         return np.column_stack([self.num_atoms, self.max_neighbors, self.prefixes])
+
+    def extent(self, parts: Sequence[Int[np.ndarray, " _"]]) -> tuple[int, ...]:
+        """What batches of these structures need at most.
+
+        Returns:
+            Atoms, row length, row length of each prefix, then for each pair cutoff the most pairs
+            of an atom and those of a batch.
+        """
+        members = np.concatenate(parts)
+        found = [
+            max(int(self.num_atoms[part].sum()) for part in parts),
+            *self.extents[members, 1:].max(axis=0).tolist(),
+        ]
+        for index in range(len(self.pair_cutoffs)):
+            assert self.pairs is not None
+            found.append(int(self.pairs[members, index, 0].max()))
+            found.append(max(int(self.pairs[part, index, 1].sum()) for part in parts))
+        return tuple(found)
 
 
 class NeighborLists:
@@ -113,6 +144,7 @@ class NeighborLists:
         reciprocal_cutoff: float = 0.0,
         inputs: Sequence[str] | None = None,
         heads: Sequence[str] = (),
+        pair_cutoffs: Sequence[float] = (),
     ):
         """Finds all lists.
 
@@ -126,6 +158,7 @@ class NeighborLists:
             inputs: further inputs that the model reads; a charged structure is refused where
                 `total_charge` is not among them. `None` refuses none.
             heads: of the model; a structure of another source is refused where there are some.
+            pair_cutoffs: Å, see `models.Requirements`.
 
         Raises:
             UserError: naming the structure, for two atoms at one place, a cell without volume, or
@@ -136,7 +169,7 @@ class NeighborLists:
         keep = not hasattr(structures, "num_atoms") if keep is None else keep
         self._kept: list[HostNeighbors] | None = [] if keep else None
         rows, counts, found = [], dict.fromkeys(LABELS, 0), set[str]()
-        ranges = []
+        ranges, pairs_within = [], []
         shortest = np.inf
         for structure in structures:
             if inputs is not None:
@@ -147,6 +180,7 @@ class NeighborLists:
                 ranges.append(range_of(structure, reciprocal_cutoff))
             pairs = _find(structure, cutoff)
             rows.append(_row(structure, pairs, prefix_cutoffs))
+            pairs_within.append([_pairs_within(pairs, cutoff) for cutoff in pair_cutoffs])
             for name in LABELS:
                 counts[name] += structure.trainable_label(name) is not None
             found.update(name for name in INPUTS if getattr(structure, name) is not None)
@@ -156,8 +190,16 @@ class NeighborLists:
         table = np.array(rows, np.int64).reshape(len(rows), 3 + len(prefix_cutoffs))
         k_ranges = np.array(ranges, np.int64).reshape(-1, 3) if reciprocal_cutoff else None
         atoms, neighbors, longest = table[:, :3].T
-        cutoffs = tuple(map(float, prefix_cutoffs))
-        self.sizes = Sizes(atoms, neighbors, longest, table[:, 3:], cutoffs, k_ranges)
+        self.sizes = Sizes(
+            atoms,
+            neighbors,
+            longest,
+            table[:, 3:],
+            tuple(map(float, prefix_cutoffs)),
+            k_ranges,
+            np.array(pairs_within, np.int64).reshape(len(rows), -1, 2) if pair_cutoffs else None,
+            tuple(map(float, pair_cutoffs)),
+        )
         self.reciprocal_cutoff = float(reciprocal_cutoff)
         self.coverage: Mapping[str, int] = counts
         self.inputs = tuple(name for name in INPUTS if name in found)
@@ -187,6 +229,7 @@ class NeighborLists:
             reciprocal_cutoff=requirements.reciprocal_cutoff,
             inputs=requirements.inputs,
             heads=requirements.heads,
+            pair_cutoffs=requirements.pair_cutoffs,
         )
 
     def __len__(self) -> int:
@@ -209,6 +252,13 @@ def _find(structure: Structure, cutoff: float) -> HostNeighbors:
 def _row(structure: Structure, pairs: HostNeighbors, prefix_cutoffs: Sequence[float]) -> list[int]:
     prefixes = [pairs.max_count(cutoff) for cutoff in prefix_cutoffs]
     return [structure.num_atoms, len(pairs.neighbors), pairs.max_count(), *prefixes]
+
+
+def _pairs_within(pairs: HostNeighbors, cutoff: float) -> tuple[int, int]:
+    """Ordered pairs of neighbours within a cutoff: most that an atom has, and of all atoms."""
+    counts = pairs.near(cutoff + ROUNDING)
+    each = counts * (counts - 1)
+    return int(each.max(initial=0)), int(each.sum())
 
 
 def _compact(pairs: HostNeighbors) -> HostNeighbors:

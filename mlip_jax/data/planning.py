@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
+from mlip_jax import pair_groups
 from mlip_jax.config import UserError
 from mlip_jax.data.collate import Bucket
 from mlip_jax.data.lists import Sizes
@@ -20,7 +21,7 @@ from mlip_jax.data.shapes import atom_ladder, row_ladder
 from mlip_jax.neighbors.reciprocal import KRange
 
 Shape = tuple[int, ...]
-"""Atoms, row length, and row length of each prefix."""
+"""As `Sizes.extent`."""
 
 _SIMULATED_EPOCHS = 4
 
@@ -146,7 +147,8 @@ def deal(
 def choose_shapes(sizes: Sizes, config: BatchConfig) -> dict[int, Shape]:
     """Chooses the shape of each class of rows (by its row length) from a few simulated epochs."""
     classes = row_classes(sizes, config)
-    shapes: dict[int, Shape] = {row: (1,) * sizes.extents.shape[1] for row in classes}
+    extents = len(sizes.extent([np.arange(len(sizes))]))
+    shapes: dict[int, Shape] = {row: (1,) * extents for row in classes}
     for epoch in range(_SIMULATED_EPOCHS if config.shuffle else 1):
         for index, members in deal(config.seed, epoch, sizes, config, classes):
             demand = _demand(members, classes[index], sizes)
@@ -247,21 +249,27 @@ def _split(batch: np.ndarray, sizes: Sizes, config: BatchConfig) -> tuple[np.nda
 
 
 def _demand(members: tuple[np.ndarray, ...], row: int, sizes: Sizes) -> Shape:
-    atoms = max(int(sizes.num_atoms[part].sum()) for part in members)
-    prefixes = sizes.prefixes[np.concatenate(members)].max(axis=0)
-    return (atoms, row, *map(int, prefixes))
+    atoms, _, *others = sizes.extent(members)
+    return (atoms, row, *others)
 
 
 def _bucket(shape: Shape, sizes: Sizes, config: BatchConfig, k_range: KRange | None) -> Bucket:
+    atoms, row, *lengths = shape
+    pairs = lengths[len(sizes.prefix_cutoffs) :]
     # A prefix is never longer than its row.
-    lengths = (min(k, shape[1]) for k in shape[2:])
+    lengths = [min(k, row) for k in lengths[: len(sizes.prefix_cutoffs)]]
+    rooms = [
+        pair_groups.room_of_sums(most, total, atoms)
+        for most, total in zip(pairs[::2], pairs[1::2], strict=True)
+    ]
     return Bucket(
         graphs=config.batch_size // config.devices,
-        atoms=shape[0],
-        max_neighbors=shape[1],
+        atoms=atoms,
+        max_neighbors=row,
         prefixes=tuple(zip(sizes.prefix_cutoffs, lengths, strict=True)),
         block=config.block,
         k_range=k_range,
+        pair_rooms=tuple(zip(sizes.pair_cutoffs, rooms, strict=True)),
     )
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlip_jax.config import UserError
-from mlip_jax.data import planning, shapes
+from mlip_jax.data import collate, planning, shapes
 from mlip_jax.data.batching import BatchConfig, BatchSource, make_labels, reference_energy
 from mlip_jax.data.collate import Bucket
 from mlip_jax.data.lists import NeighborLists, Sizes
@@ -48,6 +48,26 @@ def test_the_plan_is_a_pure_function_of_seed_epoch_and_sizes():
     assert members(0, 3) == members(0, 3)
     assert members(0, 3) != members(0, 4)
     assert members(0, 3) != members(1, 3)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_lists_of_pairs_have_room_in_every_batch(devices):
+    structures = [*copper(9), *(s for s in everything() if s.num_atoms > 1)]
+    lists = NeighborLists(structures, 4.0, (2.0, 3.0), pair_cutoffs=(3.0,))
+    config = BatchConfig(batch_size=4, devices=devices)
+    shapes = planning.choose_shapes(lists.sizes, config)
+    for epoch in range(12):
+        for planned in planning.plan(0, epoch, lists.sizes, config, shapes):
+            ((cutoff, places),) = planned.bucket.pair_rooms
+            assert cutoff == 3.0
+            for part in planned.members:
+                of = [lists[i] for i in part.tolist()]
+                assert collate.pair_rooms(of, planned.bucket.atoms, (3.0,))[0][1] <= places
+    found = lists.sizes.extent([np.arange(3), np.arange(3, 9)])
+    counts = [lists[i].near(3.0 + collate.ROUNDING) for i in range(9)]
+    pairs = [int(np.sum(c * (c - 1))) for c in counts]
+    most = max(int((c * (c - 1)).max()) for c in counts)
+    assert found[-2:] == (most, max(sum(pairs[:3]), sum(pairs[3:])))
 
 
 def test_few_shapes_and_little_padding_for_a_mixed_set():

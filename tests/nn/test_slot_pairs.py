@@ -63,6 +63,9 @@ def test_a_room_holds_what_fewer_neighbors_need(counts, seed):
     pairs = slot_pairs.slot_pairs(jnp.asarray(inside), room)
     assert not slot_pairs.overfull(pairs)
     assert int(pairs.number.max()) == pair_groups.room(fewer, len(counts))
+    each = counts * (counts - 1)
+    bound = pair_groups.room_of_sums(int(each.max(initial=0)), int(each.sum()), len(counts))
+    assert room <= bound <= room + each.max(initial=0)
     device = pair_groups.room(jnp.asarray(fewer), len(counts), jnp)
     assert int(device) == int(pairs.number.max())
 
