@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from mlip_jax import study, train
+from mlip_jax import config, study, train
 from mlip_jax.study import expand
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -26,6 +26,21 @@ def test_the_configs_of_mlearn_are_there():
     assert found <= there  # a config that comes later is taken out of `exclude` then
     for variant in variants:
         assert train.parse(variant.config).data.train.startswith("mlearn/")  # the data are not here
+
+
+def test_fine_tuning_takes_as_many_steps_for_every_size():
+    variants = expand.expand(study.load(EXPERIMENTS / "fine-tuning/study.yaml"))
+    assert len(variants) == 16
+    for variant in variants:
+        task = train.parse(variant.config)
+        size = task.data.train_size
+        assert isinstance(size, int)
+        per_epoch = -(-size // task.training.batch_size)
+        assert 300 <= per_epoch * task.training.epochs <= 300 + per_epoch
+        assert (task.training.start is None) == (variant.values["begin"] == "from scratch")
+    replay = train.parse(config.load_yaml(EXPERIMENTS / "fine-tuning/replay.yaml")).training.replay
+    assert replay is not None
+    assert replay.labels == "predicted"
 
 
 def test_ours_stand_beside_the_published():
