@@ -1,4 +1,4 @@
-"""Refusals of a loss, heads or weights that do not agree with the data or the model."""
+"""Refusals, and hints, where config, data and model do not agree."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import jax
 
 from mlip_jax.config import UserError
 from mlip_jax.data.statistics import Statistics
+from mlip_jax.elements import SYMBOLS
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loss import PROPERTIES, LossConfig
 from mlip_jax.train.sections import Sections
@@ -28,6 +29,22 @@ def check_sources(sections: Sections, heads: Sequence[str], found: Statistics) -
                     f"are {sorted(known)}. Correct the name, or the sources of the data (`source` "
                     "of a file, `labels.source`)."
                 )
+
+
+def hint_at_references(sections: Sections, found: Statistics) -> str | None:
+    """What to know where a network gets reference energies of bound atoms; `None` elsewhere."""
+    fitted = sections.data.statistics.reference_energies in ("auto", "least_squares")
+    if not fitted or sections.optimizer is None or sections.training.start is not None:
+        return None
+    isolated = {name for report in found.reports.values() for name in report.isolated}
+    bound = [SYMBOLS[z] for z in found.species if SYMBOLS[z] not in isolated]
+    if not bound:
+        return None
+    return (
+        f"reference energies of {', '.join(bound)} are fitted to bound atoms, since the data have "
+        "no isolated ones; networks mostly learn faster, and better, with "
+        "data.statistics.reference_energies: cohesive"
+    )
 
 
 def check_loss(config: LossConfig, task: Task) -> None:

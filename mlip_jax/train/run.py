@@ -86,6 +86,9 @@ def fit(
     write_data(data.card["files"], output, resume)
     write_config(resolved(complete), output, resume)
     terminal.say(_describe(task, data, found))
+    hint = agreement.hint_at_references(sections, found)
+    if hint is not None:
+        terminal.say(hint)
     prepared = time.perf_counter() - started
     outcome, found, solved = minimise(
         task, sections, found, output, resume=resume, progress=progress
