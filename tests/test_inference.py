@@ -1,11 +1,14 @@
 """Predictions do not depend on how structures are batched; errors are those computed by hand."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlip_jax import inference
 from mlip_jax.cli.use import with_labels
@@ -13,8 +16,10 @@ from mlip_jax.config import UserError
 from mlip_jax.data import formats
 from mlip_jax.data.collate import make_graph
 from mlip_jax.data.lists import NeighborLists, Sizes
+from mlip_jax.data.shapes import SLOTS_PER_COMPILATION
 from mlip_jax.data.structure import StructureLabels
 from mlip_jax.inference import StructurePrediction, packing
+from mlip_jax.inference.price import Price, price_of
 from mlip_jax.potential import Potential, predict_fn
 from tests.train import tiny
 
@@ -82,7 +87,7 @@ def test_a_shape_that_is_compiled_serves_a_later_call(potential):
         np.testing.assert_allclose(a.forces, b.forces, atol=1e-6)  # float32
 
 
-def test_a_new_shape_holds_those_of_earlier_calls_where_that_costs_little(monkeypatch):
+def test_a_new_shape_holds_those_of_earlier_calls_where_that_costs_little():
     lists = NeighborLists(tiny.structures(2), tiny.CUTOFF, (2.6,), keep=True)
     ((_, alone),) = packing.pack(lists, 256, set())
     earlier = dataclasses.replace(alone, atoms=3 * alone.atoms, prefixes=((2.6, 2),))
@@ -90,33 +95,29 @@ def test_a_new_shape_holds_those_of_earlier_calls_where_that_costs_little(monkey
     ((_, chosen),) = packing.pack(lists, 256, shapes)
     assert chosen == dataclasses.replace(alone, atoms=3 * alone.atoms)
     assert chosen in shapes
-    monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", 0.0)
-    ((_, chosen),) = packing.pack(lists, 256, {earlier})
+    ((_, chosen),) = packing.pack(lists, 256, {earlier}, price=Price(0.0))
     assert chosen == alone
 
 
-def test_a_shape_that_wastes_more_than_a_compilation_is_not_taken(monkeypatch):
-    monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", 0.0)
+def test_a_shape_that_wastes_more_than_a_compilation_is_not_taken():
     lists = NeighborLists(tiny.structures(2), tiny.CUTOFF, (2.6,), keep=True)
-    ((members, needed),) = packing.pack(lists, 256, set())
-    assert members == [0, 1]
+    ((members, needed),) = packing.pack(lists, 256, set(), price=Price(0.0))
+    assert sorted(members) == [0, 1]
     for field in ("graphs", "atoms", "max_neighbors"):
         larger = dataclasses.replace(needed, **{field: getattr(needed, field) + 1})
-        ((_, chosen),) = packing.pack(lists, 256, {larger})
+        ((_, chosen),) = packing.pack(lists, 256, {larger}, price=Price(0.0))
         assert chosen == (larger if field == "graphs" else needed)
     smaller = dataclasses.replace(needed, prefixes=((2.6, needed.prefixes[0][1] - 1),))
-    monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", 1e9)
-    ((_, chosen),) = packing.pack(lists, 256, {smaller})
+    ((_, chosen),) = packing.pack(lists, 256, {smaller}, price=Price(1e9))
     assert chosen == needed
 
 
-@pytest.mark.parametrize(("price", "count"), [(0.0, 3), (1e9, 1)])
-def test_classes_hold_their_structures_and_cost_what_a_compilation_saves(monkeypatch, price, count):
-    monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", price)
+@pytest.mark.parametrize(("worth", "count"), [(0.0, 3), (1e9, 1)])
+def test_classes_hold_their_structures_and_cost_what_a_compilation_saves(worth, count):
     rows, prefixes = np.array([8, 60, 8, 60]), np.array([[4], [12], [4], [30]])
     atoms = np.array([100, 50, 20, 3])
     sizes = Sizes(atoms, atoms * rows, rows, prefixes, (3.0,))
-    found = packing.classes(sizes)
+    found = packing.classes(sizes, Price(worth))
     assert len(found) == count
     assert sorted(np.concatenate([members for members, _ in found]).tolist()) == [0, 1, 2, 3]
     for members, (row, prefix) in found:
@@ -124,12 +125,39 @@ def test_classes_hold_their_structures_and_cost_what_a_compilation_saves(monkeyp
         assert row >= prefix >= prefixes[members].max()
 
 
-def test_triplets_decide_where_structures_are_parted(monkeypatch):
-    monkeypatch.setattr(packing, "SLOTS_PER_COMPILATION", 5000.0)
+def test_triplets_decide_where_structures_are_parted():
     rows, prefixes = np.array([40, 48, 40, 48]), np.array([[4], [4], [24], [24]])
     atoms = np.full(4, 10)
-    found = packing.classes(Sizes(atoms, atoms * rows, rows, prefixes, (3.0,)))
+    found = packing.classes(Sizes(atoms, atoms * rows, rows, prefixes, (3.0,)), Price(5000.0))
     assert [members.tolist() for members, _ in found] == [[0, 1], [2, 3]]
+    free = packing.classes(Sizes(atoms, atoms * rows, rows, prefixes, (3.0,)), Price(100.0, 0.0))
+    assert [members.tolist() for members, _ in free] == [[0, 2], [1, 3]]
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=80), st.integers(1, 256))
+def test_batches_hold_what_fits_and_leave_no_two_that_could_be_one(atoms, limit):
+    batches = packing._fill(np.arange(len(atoms)), np.array(atoms), limit)
+    assert sorted(itertools.chain(*batches)) == list(range(len(atoms)))
+    totals = [sum(atoms[i] for i in batch) for batch in batches]
+    for batch, total in zip(batches, totals, strict=True):
+        assert len(batch) <= packing.MAX_GRAPHS
+        assert total <= limit or len(batch) == 1
+    open_ones = sorted(
+        t for t, b in zip(totals, batches, strict=True) if len(b) < packing.MAX_GRAPHS
+    )
+    assert len(open_ones) < 2 or open_ones[0] + open_ones[1] > limit
+
+
+def test_more_operations_make_a_compilation_cheaper():
+    items = tiny.structures(3)
+    lists = NeighborLists(items, tiny.CUTOFF)
+    prices = []
+    for width in (4, 200_000, 400_000):
+        model = tiny.Tiny(width=width)
+        variables = model.init(jax.random.key(0), make_graph(items[:1], tiny.CUTOFF))
+        prices.append(price_of(model, variables, items, lists).compilation)
+    assert prices[0] == SLOTS_PER_COMPILATION
+    assert prices[2] == pytest.approx(0.5 * prices[1], rel=0.01)  # operations of the rest
 
 
 def test_what_cannot_be_predicted_is_named_and_the_rest_goes_on(potential):

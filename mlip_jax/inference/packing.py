@@ -15,9 +15,13 @@ import numpy as np
 
 from mlip_jax.data.collate import Bucket, pair_rooms
 from mlip_jax.data.lists import NeighborLists, Sizes
-from mlip_jax.data.shapes import SLOTS_PER_COMPILATION, atom_ladder, row_ladder
+from mlip_jax.data.shapes import atom_ladder, row_ladder
+from mlip_jax.inference.price import Price
 
 MAX_GRAPHS = 64
+
+PRICE = Price()
+"""Where nothing is known of a model."""
 
 ROOM_STEP = 64
 """Room for pairs is a multiple of this."""
@@ -29,6 +33,7 @@ def pack(
     shapes: set[Bucket],
     block: int = 0,
     pair_cutoffs: Sequence[float] = (),
+    price: Price = PRICE,
 ) -> Iterator[tuple[list[int], Bucket]]:
     """Deals structures to batches of like row lengths, in few shapes.
 
@@ -39,12 +44,13 @@ def pack(
             well where that costs little, so that a driver whose structures change needs few.
         block: see `AtomicGraph`.
         pair_cutoffs: of pairs of neighbours for which there is to be room, see `AtomicGraph`.
+        price: of shapes.
 
     Yields:
         The indices of a batch's structures, and its shape.
     """
     sizes, earlier = lists.sizes, frozenset(shapes)
-    for every, lengths in classes(sizes):
+    for every, lengths in classes(sizes, price):
         batches = _fill(every, sizes.num_atoms, limit)
         row, *slots = lengths
         prefixes = tuple(zip(sizes.prefix_cutoffs, slots, strict=True))
@@ -57,15 +63,15 @@ def pack(
             padded = atom_ladder(limit if alike else atoms, block)
             rooms = _rooms(lists, batches if alike else [members], padded, pair_cutoffs)
             needed = Bucket(graphs, padded, row, prefixes, block, k_range, rooms)
-            yield members, _compiled(needed, shapes, earlier, len(batches) if alike else 1)
+            yield members, _compiled(needed, shapes, earlier, len(batches) if alike else 1, price)
 
 
-def classes(sizes: Sizes) -> list[tuple[np.ndarray, tuple[int, ...]]]:
+def classes(sizes: Sizes, price: Price = PRICE) -> list[tuple[np.ndarray, tuple[int, ...]]]:
     """Structures that share a shape, and the lengths of its rows and prefixes.
 
     Structures stand in the order of what an atom of theirs costs, slots of pairs and of triplets,
-    and are cut where that saves most (by dynamic programming): a class more has to save
-    `SLOTS_PER_COMPILATION`.
+    and are cut where that saves most (by dynamic programming): a class more has to save what a
+    compilation costs.
     """
     lengths = np.column_stack(
         [
@@ -75,10 +81,10 @@ def classes(sizes: Sizes) -> list[tuple[np.ndarray, tuple[int, ...]]]:
     )
     lengths[:, 1:] = np.minimum(lengths[:, 1:], lengths[:, :1])
     kinds, kind_of = np.unique(lengths, axis=0, return_inverse=True)
-    order = np.argsort([_slots(kind) for kind in kinds], kind="stable")
+    order = np.argsort([_slots(kind, price) for kind in kinds], kind="stable")
     kinds, place = kinds[order], np.argsort(order)[kind_of.ravel()]
     atoms = np.bincount(place, weights=sizes.num_atoms, minlength=len(kinds))
-    cuts = _cut(kinds, atoms)
+    cuts = _cut(kinds, atoms, price)
     return [
         (np.flatnonzero((place >= low) & (place < high)), tuple(map(int, kinds[low:high].max(0))))
         for low, high in itertools.pairwise(cuts)
@@ -95,14 +101,14 @@ def prefix_ladder(length: int) -> int:
     return max(4, -(-length // step) * step)
 
 
-def _cut(kinds: np.ndarray, atoms: np.ndarray) -> list[int]:
+def _cut(kinds: np.ndarray, atoms: np.ndarray, price: Price) -> list[int]:
     """Where to cut a sequence of kinds so that padding and compilations cost least together."""
     best: list[tuple[float, list[int]]] = [(0.0, [0])]
     for high in range(1, len(kinds) + 1):
         ways = []
         for low in range(high):
-            slots = atoms[low:high].sum() * _slots(kinds[low:high].max(axis=0))
-            ways.append((best[low][0] + slots + SLOTS_PER_COMPILATION, [*best[low][1], high]))
+            slots = atoms[low:high].sum() * _slots(kinds[low:high].max(axis=0), price)
+            ways.append((best[low][0] + slots + price.compilation, [*best[low][1], high]))
         best.append(min(ways))
     return best[-1][1]
 
@@ -111,25 +117,26 @@ def _rungs(lengths: np.ndarray, ladder: Callable[[int], int]) -> np.ndarray:
     return np.array([ladder(int(length)) for length in lengths], np.int64)
 
 
-def _slots(lengths: np.ndarray) -> float:
+def _slots(lengths: np.ndarray, price: Price) -> float:
     """Slots of an atom: of pairs and, with prefixes, of triplets."""
     row, *prefixes = lengths.tolist()
-    return float(row + sum(k * k for k in prefixes))
+    return float(row + price.triplet * sum(k * k for k in prefixes))
 
 
 def _compiled(
-    needed: Bucket, shapes: set[Bucket], earlier: frozenset[Bucket], batches: int
+    needed: Bucket, shapes: set[Bucket], earlier: frozenset[Bucket], batches: int, price: Price
 ) -> Bucket:
     """A shape that is there and holds what is needed, if it is cheaper than to compile another.
 
     Another one holds those of earlier calls, too, unless that costs more than to compile them anew.
     """
     serving = [shape for shape in shapes if _holds(shape, needed)]
-    best = min(serving, key=_cost, default=None)
-    if best is not None and batches * (_cost(best) - _cost(needed)) <= SLOTS_PER_COMPILATION:
+    cost = functools.partial(_cost, price=price)
+    best = min(serving, key=cost, default=None)
+    if best is not None and batches * (cost(best) - cost(needed)) <= price.compilation:
         return best
     joined = functools.reduce(_join, (s for s in earlier if _is_alike(s, needed)), needed)
-    if batches * (_cost(joined) - _cost(needed)) <= SLOTS_PER_COMPILATION:
+    if batches * (cost(joined) - cost(needed)) <= price.compilation:
         needed = joined
     shapes.add(needed)
     return needed
@@ -185,18 +192,26 @@ def _holds(shape: Bucket, needed: Bucket) -> bool:
     return all(room >= least for room, least in rooms)
 
 
-def _cost(shape: Bucket) -> float:
-    return shape.atoms * _slots(np.array([shape.max_neighbors, *(k for _, k in shape.prefixes)]))
+def _cost(shape: Bucket, price: Price) -> float:
+    lengths = np.array([shape.max_neighbors, *(k for _, k in shape.prefixes)])
+    return shape.atoms * _slots(lengths, price)
 
 
 def _fill(members: np.ndarray, num_atoms: np.ndarray, limit: int) -> list[list[int]]:
-    """Batches of at most so many atoms, the smallest structures first."""
+    """Batches of at most so many atoms: largest first, each into the first batch with room."""
     batches: list[list[int]] = []
-    atoms = 0
-    for i in sorted(members.tolist(), key=lambda i: (num_atoms[i], i)):
-        atoms += int(num_atoms[i])
-        if not batches or atoms > limit or len(batches[-1]) == MAX_GRAPHS:
+    atoms: list[int] = []
+    for i in sorted(members.tolist(), key=lambda i: (-num_atoms[i], i)):
+        size = int(num_atoms[i])
+        fits = (
+            k
+            for k, there in enumerate(atoms)
+            if there + size <= limit and len(batches[k]) < MAX_GRAPHS
+        )
+        place = next(fits, len(batches))
+        if place == len(batches):
             batches.append([])
-            atoms = int(num_atoms[i])
-        batches[-1].append(i)
+            atoms.append(0)
+        batches[place].append(i)
+        atoms[place] += size
     return batches

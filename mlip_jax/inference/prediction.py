@@ -20,6 +20,7 @@ from mlip_jax.data.collate import Bucket, collate
 from mlip_jax.data.lists import NeighborLists
 from mlip_jax.data.structure import Structure
 from mlip_jax.inference.packing import pack
+from mlip_jax.inference.price import Price, price_of
 from mlip_jax.potential import Potential, Prediction, predict_fn
 
 _WINDOW = 512
@@ -118,7 +119,10 @@ def predict(
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
         lists = NeighborLists.of_model(window, needs, keep=True)
         references = [_references(potential, structure) for structure in window]
-        for members, bucket in pack(lists, limit, shapes, block, needs.pair_cutoffs):
+        price = Price()
+        if len(window) >= _MANY:
+            price = price_of(potential.model, variables, window, lists)
+        for members, bucket in pack(lists, limit, shapes, block, needs.pair_cutoffs, price):
             parts = [window[i] for i in members]
             graph = collate(
                 parts,
