@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlip_jax import compilation, inference, units
+from mlip_jax import compilation, inference, storage, units
 from mlip_jax.cli import process
 from mlip_jax.data import formats
-from mlip_jax.potential import Potential
 
 
 def main() -> None:
@@ -33,7 +32,7 @@ def main() -> None:
     stresses = np.array([s.labels.stress for s in structures])
     print(f"{len(structures)} structures\nforces [eV/Å]  stress [GPa]")
     for path in options.potentials:
-        found = inference.predict(Potential.load(path), structures)
+        found = inference.predict(storage.load(path), structures)
         of_forces = np.abs(np.concatenate([p.forces for p in found]) - forces).mean()
         of_stress = np.abs(np.array([p.stress for p in found]) - stresses).mean() / units.GPA
         print(f"{of_forces:13.4f}  {of_stress:12.3f}  {path}", flush=True)
