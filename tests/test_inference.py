@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlip_jax import inference
+from mlip_jax import inference, models
 from mlip_jax.cli.use import with_labels
 from mlip_jax.config import UserError
 from mlip_jax.data import formats
@@ -158,6 +158,25 @@ def test_more_operations_make_a_compilation_cheaper():
         prices.append(price_of(model, variables, items, lists).compilation)
     assert prices[0] == SLOTS_PER_COMPILATION
     assert prices[2] == pytest.approx(0.5 * prices[1], rel=0.01)  # operations of the rest
+
+
+def test_triplets_cost_what_a_model_makes_of_them():
+    """Their sums are products over neighbours in the one, over pairs of these in the other."""
+    items = tiny.structures(3)
+    found = {}
+    for name, fields in (
+        ("m3gnet", {"cutoff": 4.0, "threebody_cutoff": 3.9, "num_blocks": 1, "energy_scale": 1.0}),
+        ("behler_parrinello", {"cutoff": 4.0, "num_radial": 3, "num_angular": 4, "hidden": [4]}),
+    ):
+        model = models.build_model({name: {"species": [14], **fields}})
+        needs = models.requirements(model)
+        lists = NeighborLists.of_model(items, needs)
+        graph = make_graph(items[:1], needs.cutoff, prefix_cutoffs=needs.prefix_cutoffs)
+        found[name] = price_of(
+            model, jax.jit(model.init)(jax.random.key(0), graph), items, lists
+        ).triplet
+    assert found["m3gnet"] < 0.01
+    assert found["behler_parrinello"] > 0.1
 
 
 def test_what_cannot_be_predicted_is_named_and_the_rest_goes_on(potential):
