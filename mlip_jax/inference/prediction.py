@@ -26,7 +26,8 @@ from mlip_jax.potential import Potential, Prediction, predict_fn
 _WINDOW = 512
 _BATCH_ATOMS = {"cpu": 256}
 _MANY = 50
-"""Structures from which on a CPU works in blocks: they compile for longer, and are faster."""
+"""Structures from which on a CPU works in blocks: they compile for longer, and are faster; and
+from which shapes are priced."""
 
 _BLOCK = 8
 
@@ -105,8 +106,8 @@ def predict(
     structures = [structures] if isinstance(structures, Structure) else structures
     dtype = require_precision(precision)
     limit = batch_atoms or _BATCH_ATOMS.get(jax.default_backend(), 4096)
+    many = jax.default_backend() == "cpu" and len(structures) >= _MANY
     if block is None:
-        many = jax.default_backend() == "cpu" and len(structures) >= _MANY
         block = _BLOCK if many else 0
     needs = models.requirements(potential.model)
     if variables is None:
@@ -119,9 +120,7 @@ def predict(
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
         lists = NeighborLists.of_model(window, needs, keep=True)
         references = [_references(potential, structure) for structure in window]
-        price = Price()
-        if len(window) >= _MANY:
-            price = price_of(potential.model, variables, window, lists)
+        price = price_of(potential.model, variables, window, lists) if many else Price()
         for members, bucket in pack(lists, limit, shapes, block, needs.pair_cutoffs, price):
             parts = [window[i] for i in members]
             graph = collate(
