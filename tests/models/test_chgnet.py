@@ -228,6 +228,7 @@ def crystal(seed: int, lattice: float = 6.0) -> Structure:
     return Structure(rng.choice([8, 14], 27), positions, lattice * np.eye(3), np.ones(3, bool))
 
 
+@pytest.mark.slow
 def test_room_for_the_pairs_that_are_there_changes_nothing(variables):
     """And too little room gives no number."""
     many = crystal(3)
@@ -253,6 +254,7 @@ def test_room_for_the_pairs_that_are_there_changes_nothing(variables):
         assert np.isnan(PREDICT(variables, lacking).energy[0])
 
 
+@pytest.mark.slow
 def test_batches_and_series_have_room_for_their_pairs(variables):
     """Denser and wider crystals in few shapes, and one that is compressed step by step."""
     potential = Potential(MODEL, variables, {8: 0.0, 14: 0.0})

@@ -142,6 +142,7 @@ def test_the_second_layer_reads_the_neighbours_and_not_their_elements():
     assert abs(first[0] - first[1]) > 1e-6 * abs(first[0]) > 0.0
 
 
+@pytest.mark.slow
 def test_radial_networks_become_series():
     model = mace.MACE(**FIELDS)
     graph = graph_of(crystal())

@@ -18,6 +18,7 @@ def moved(structure, atom, shift):
     return dataclasses.replace(structure, positions=positions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [2, 3])  # of two, none is at the saddle unless it climbs
 def test_a_vacancy_hops_over_the_saddle_in_the_middle(images):
     whole = argon.fcc((3, 3, 3), argon.LATTICE)
