@@ -95,11 +95,6 @@ class Sizes:
         a, b, c = (reciprocal_ladder(int(n)) for n in self.k_ranges[members].max(axis=0))
         return a, b, c
 
-    @property
-    def extents(self) -> Int[np.ndarray, "structures extents"]:
-        """Columns atoms, row length, and row length of each prefix."""
-        return np.column_stack([self.num_atoms, self.max_neighbors, self.prefixes])
-
     def extent(self, parts: Sequence[Int[np.ndarray, " _"]]) -> tuple[int, ...]:
         """What batches of these structures need at most.
 
@@ -110,7 +105,8 @@ class Sizes:
         members = np.concatenate(parts)
         found = [
             max(int(self.num_atoms[part].sum()) for part in parts),
-            *self.extents[members, 1:].max(axis=0).tolist(),
+            int(self.max_neighbors[members].max()),
+            *self.prefixes[members].max(axis=0).tolist(),
         ]
         for index in range(len(self.pair_cutoffs)):
             assert self.pairs is not None

@@ -120,7 +120,9 @@ def predict(
         window = [structures[i] for i in range(start, min(start + _WINDOW, len(structures)))]
         lists = NeighborLists.of_model(window, needs, keep=True)
         references = [_references(potential, structure) for structure in window]
-        price = price_of(potential.model, variables, window, lists) if many else Price()
+        price = Price()
+        if many:
+            price = price_of(potential.model, variables, window, lists, dtype)
         for members, bucket in pack(lists, limit, shapes, block, needs.pair_cutoffs, price):
             parts = [window[i] for i in members]
             graph = collate(

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+import numpy as np
+from jaxtyping import DTypeLike
 
 from mlip_jax import models
 from mlip_jax.data.collate import collate, exact_bucket, largest_range
@@ -38,7 +39,11 @@ class Price(NamedTuple):
 
 
 def price_of(
-    model: nn.Module, variables: Any, structures: Sequence[Structure], lists: NeighborLists
+    model: nn.Module,
+    variables: Any,
+    structures: Sequence[Structure],
+    lists: NeighborLists,
+    dtype: DTypeLike = np.float32,
 ) -> Price:
     """The price of shapes for a model.
 
@@ -51,6 +56,7 @@ def price_of(
         variables: of the model.
         structures: the set.
         lists: their neighbour lists.
+        dtype: of the variables.
     """
     sizes = lists.sizes
     index = int((sizes.num_atoms * sizes.max_neighbors).argmax())
@@ -59,9 +65,14 @@ def price_of(
     k_range = largest_range(structure, needs.reciprocal_cutoff)
     bucket = exact_bucket(pairs, needs.prefix_cutoffs, 0, k_range)
     graph = collate(
-        structure, pairs, bucket, reverse=needs.reverse, inputs=lists.inputs, heads=lists.heads
+        structure,
+        pairs,
+        bucket,
+        dtype=dtype,
+        reverse=needs.reverse,
+        inputs=lists.inputs,
+        heads=lists.heads,
     )
-    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, graph.positions.dtype), variables)
     slots = bucket.atoms * bucket.max_neighbors
     whole = _operations(model, variables, graph)
     if whole == 0.0:
