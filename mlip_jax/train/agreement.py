@@ -1,6 +1,7 @@
 """Refusals, and hints, where config, data and model do not agree."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -9,6 +10,7 @@ from mlip_jax.data.statistics import Statistics
 from mlip_jax.elements import SYMBOLS
 from mlip_jax.train.engine import Task
 from mlip_jax.train.loss import PROPERTIES, LossConfig
+from mlip_jax.train.parameter_groups import path_name
 from mlip_jax.train.sections import Sections
 
 _DERIVED = ("energy", "forces", "stress")
@@ -44,6 +46,25 @@ def hint_at_references(sections: Sections, found: Statistics) -> str | None:
         f"reference energies of {', '.join(bound)} are fitted to bound atoms, since the data have "
         "no isolated ones; networks mostly learn faster, and better, with "
         "data.statistics.reference_energies: cohesive"
+    )
+
+
+def hint_at_rates(sections: Sections, params: Any) -> str | None:
+    """What to know where Adam has Muon's rate, for all that is no matrix; `None` elsewhere."""
+    optimizer = sections.optimizer
+    if optimizer is None or optimizer.name != "muon" or optimizer.groups:
+        return None
+    if {"adam_learning_rate", "muon_weight_dimension_numbers"} & set(optimizer.arguments):
+        return None
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    others = [path_name(path) for path, leaf in leaves if leaf.ndim != 2]
+    if not others:
+        return None
+    more = ", …" if len(others) > 2 else ""
+    return (
+        f"muon trains matrices; {', '.join(others[:2])}{more} learn by Adam, with the same rate, "
+        "mostly far too large for them. optimizer.adam_learning_rate is a rate of their own (a "
+        "number or a schedule): begin with a tenth of learning_rate"
     )
 
 

@@ -6,7 +6,6 @@ arguments; nothing is renamed and no default is repeated.
 
 import dataclasses
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple, cast
 
@@ -18,7 +17,8 @@ from pydantic import Field
 
 from mlip_jax import config as configs
 from mlip_jax.config import UserError
-from mlip_jax.train import gauss_newton, schedule
+from mlip_jax.train import gauss_newton, parameter_groups, schedule
+from mlip_jax.train.parameter_groups import ParameterGroup
 from mlip_jax.train.schedule import Schedule
 
 Params = Any
@@ -37,29 +37,6 @@ _UNSUPPORTED = {
 
 
 @dataclasses.dataclass(frozen=True)
-class ParameterGroup:
-    """Parameters whose path matches, with rules of their own; the first match counts.
-
-    Attributes:
-        match: regular expression searched in the path (`interaction_0/linear/kernel`).
-        learning_rate_factor: times the learning rate.
-        frozen: not trained at all.
-        weight_decay: whether the optimiser's weight decay applies.
-    """
-
-    match: str
-    learning_rate_factor: Annotated[float, Field(ge=0)] = 1.0
-    frozen: bool = False
-    weight_decay: bool = True
-
-    def __post_init__(self):
-        try:
-            re.compile(self.match)
-        except re.error as error:
-            raise UserError(f"got {self.match!r}; expected a regular expression: {error}") from None
-
-
-@dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """The section `optimizer`. Further keys are arguments of the optax function `name`.
 
@@ -68,7 +45,8 @@ class OptimizerConfig:
         learning_rate: a number, or `{schedule: name of an optax schedule, argument: value, ...}`.
             Arguments in steps may be given in epochs (`decay_epochs` for `decay_steps`); the
             length of a decay that is not given is the run's.
-        arguments: of the optax function, by its own names.
+        arguments: of the optax function, by its own names. Further rates (`adam_learning_rate` of
+            `muon`, for all that is no matrix) may be schedules, too.
         clip_by_global_norm: largest norm of the gradient.
         clip: largest magnitude of a component of the gradient.
         adaptive_grad_clip: largest ratio of the norms of gradient and parameter.
@@ -102,8 +80,9 @@ class OptimizerConfig:
         )
         if "base_optimizer" in self.arguments:
             parse(self.arguments["base_optimizer"], "base_optimizer")
-        if isinstance(self.learning_rate, Mapping):
-            schedule.resolve(self.learning_rate, 1, 1)
+        for rate in (self.learning_rate, *_schedules(self.arguments).values()):
+            if isinstance(rate, Mapping):
+                schedule.resolve(rate, 1, 1)
         if self.reduce_on_plateau is not None:
             plateau = optax.contrib.reduce_on_plateau
             schedule.check_arguments(plateau, self.reduce_on_plateau, "reduce_on_plateau")
@@ -175,15 +154,20 @@ def build(
     Raises:
         UserError: for a group that matches no parameter, or arguments that optax refuses.
     """
-    groups = _group_of_each(config.groups, params)
+    groups = parameter_groups.of_each(config.groups, params)
     if config.full_batch:
         config = dataclasses.replace(config, learning_rate=1.0)
     rate = schedule.build(config.learning_rate, steps, steps_per_epoch)
+    further = {
+        name: schedule.build(value, steps, steps_per_epoch)
+        for name, value in _schedules(config.arguments).items()
+    }
+    config = dataclasses.replace(config, arguments=dict(config.arguments) | further)
     chain = [
-        _scale(params, groups, lambda group: 0.0 if group.frozen else 1.0),
+        parameter_groups.scale(params, groups, lambda group: 0.0 if group.frozen else 1.0),
         *_clipping(config),
         _base(config, rate, groups, whitening),
-        _scale(params, groups, lambda g: 0.0 if g.frozen else g.learning_rate_factor),
+        parameter_groups.scale(params, groups, lambda group: group.factor),
     ]
     transformation = optax.with_extra_args_support(optax.chain(*chain))
     plateau = optax.with_extra_args_support(optax.identity())
@@ -192,9 +176,13 @@ def build(
     return Optimizer(transformation, rate, plateau, _eval_params(config))
 
 
-def path_name(path: Any) -> str:
-    """Path of a leaf, as groups see it: `interaction_0/linear/kernel`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+def _schedules(arguments: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Further rates among the arguments (`adam_learning_rate` of `muon`) that have a schedule."""
+    return {
+        name: value
+        for name, value in arguments.items()
+        if name.endswith("_learning_rate") and isinstance(value, Mapping)
+    }
 
 
 def optimizer_names() -> list[str]:
@@ -235,9 +223,9 @@ def _base(
         inner = parse(arguments["base_optimizer"], "optimizer.base_optimizer")
         inner_rate = schedule.build(inner.learning_rate, 1, 1)
         arguments["base_optimizer"] = _base(inner, inner_rate, groups)
-    if any(not g.weight_decay for g in jax.tree.leaves(groups, is_leaf=_is_group)):
+    if any(not g.weight_decay for g in jax.tree.leaves(groups, is_leaf=parameter_groups.is_group)):
         arguments[_mask_name(config.name, function)] = jax.tree.map(
-            lambda group: group.weight_decay, groups, is_leaf=_is_group
+            lambda group: group.weight_decay, groups, is_leaf=parameter_groups.is_group
         )
     if config.learning_rate != 0 and not isinstance(config.learning_rate, Mapping):
         rate = cast(Any, float(config.learning_rate))
@@ -252,38 +240,6 @@ def _mask_name(name: str, function) -> str:
         if mask in inspect.signature(function).parameters:
             return mask
     raise UserError(f"optimizer.groups: {name} has no weight decay to switch off; remove the key.")
-
-
-def _is_group(value: object) -> bool:
-    return isinstance(value, ParameterGroup)
-
-
-def _group_of_each(groups: tuple[ParameterGroup, ...], params: Params) -> Params:
-    """The group of every parameter, as a tree."""
-    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for group in groups:
-        if not any(re.search(group.match, path) for path in paths):
-            raise UserError(
-                f"optimizer.groups: {group.match!r} matches no parameter; "
-                f"the parameters are {', '.join(paths)}."
-            )
-    rest = ParameterGroup(match="")
-
-    def find(path, _):
-        return next((g for g in groups if re.search(g.match, path_name(path))), rest)
-
-    return jax.tree_util.tree_map_with_path(find, params)
-
-
-def _scale(params, groups, factor: Callable[[ParameterGroup], float]):
-    """Multiplies every leaf by the factor of its group; nothing at all where all are 1."""
-    factors = jax.tree.map(factor, groups, is_leaf=_is_group)
-    if all(f == 1.0 for f in jax.tree.leaves(factors)):
-        return optax.identity()
-    assert jax.tree.structure(factors) == jax.tree.structure(params)
-    return optax.stateless(
-        lambda updates, _: jax.tree.map(lambda u, f: u * np.asarray(f, u.dtype), updates, factors)
-    )
 
 
 def _eval_params(config: OptimizerConfig) -> Callable[[Any, Params], Params]:

@@ -86,8 +86,11 @@ def fit(
     write_data(data.card["files"], output, resume)
     write_config(resolved(complete), output, resume)
     terminal.say(_describe(task, data, found))
-    hint = agreement.hint_at_references(sections, found)
-    if hint is not None:
+    hints = (
+        agreement.hint_at_references(sections, found),
+        agreement.hint_at_rates(sections, task.variables.get("params", {})),
+    )
+    for hint in filter(None, hints):
         terminal.say(hint)
     prepared = time.perf_counter() - started
     outcome, found, solved = minimise(

@@ -1,5 +1,6 @@
-"""What training says of reference energies before it begins."""
+"""What training says of reference energies and of rates before it begins."""
 
+import jax.numpy as jnp
 import pytest
 
 from mlip_jax import train
@@ -51,3 +52,24 @@ def test_no_hint_where_the_choice_was_made_or_does_not_matter():
         }
     )
     assert agreement.hint_at_references(linear, FOUND) is None
+
+
+PARAMS = {"readout": jnp.ones((2, 1)), "products": {"weight_0_2": jnp.ones((1, 4, 8))}}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        ({"name": "muon"}, True),
+        ({"name": "adam"}, False),
+        ({"name": "muon", "adam_learning_rate": 1e-3}, False),
+        ({"name": "muon", "groups": [{"match": "products"}]}, False),
+    ],
+)
+def test_parameters_that_are_no_matrices_and_learn_at_the_rate_of_muon_get_a_hint(optimizer, said):
+    parsed = sections(optimizer=optimizer)
+    hint = agreement.hint_at_rates(parsed, PARAMS)
+    assert (hint is not None) == said
+    if hint is not None:
+        assert "products/weight_0_2 learn by Adam" in hint
+        assert agreement.hint_at_rates(parsed, {"readout": PARAMS["readout"]}) is None

@@ -15,7 +15,8 @@ from mlip_jax.train import engine, full_batch, gauss_newton, loop, optimizer
 from mlip_jax.train import loss as losses
 from mlip_jax.train.interrupt import TrainingInterrupted
 from mlip_jax.train.loss import LossConfig, PropertyLoss, WeightSchedule
-from mlip_jax.train.optimizer import OptimizerConfig, ParameterGroup
+from mlip_jax.train.optimizer import OptimizerConfig
+from mlip_jax.train.parameter_groups import ParameterGroup
 from mlip_jax.train.settings import TrainingConfig
 from tests.train import tiny
 from tests.train.test_loop import assert_same, metrics_of, signal_self

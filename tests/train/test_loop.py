@@ -12,7 +12,8 @@ from mlip_jax.config import UserError
 from mlip_jax.train import checkpoint, engine, log, loop
 from mlip_jax.train.interrupt import TrainingInterrupted
 from mlip_jax.train.nonfinite import NonFiniteError
-from mlip_jax.train.optimizer import OptimizerConfig, ParameterGroup
+from mlip_jax.train.optimizer import OptimizerConfig
+from mlip_jax.train.parameter_groups import ParameterGroup
 from tests.train import tiny
 
 

@@ -18,7 +18,8 @@ from mlip_jax.train import engine, loop, lora
 from mlip_jax.train import step as steps
 from mlip_jax.train.interrupt import TrainingInterrupted
 from mlip_jax.train.lora import LoraConfig
-from mlip_jax.train.optimizer import OptimizerConfig, ParameterGroup
+from mlip_jax.train.optimizer import OptimizerConfig
+from mlip_jax.train.parameter_groups import ParameterGroup
 from tests.models.presets import PRESETS
 from tests.train import tiny
 from tests.train.test_loop import assert_same, metrics_of, stop_at

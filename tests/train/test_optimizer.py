@@ -103,6 +103,32 @@ def test_the_length_of_a_decay_is_that_of_the_run_and_epochs_are_steps():
     np.testing.assert_allclose(rates(decay), [1.0, 0.5, 0.25], rtol=1e-6)
 
 
+def test_parameters_that_are_no_matrices_have_a_schedule_of_their_own():
+    cosine = {"schedule": "cosine_decay_schedule", "init_value": 1.0}
+    params = {"matrix": jnp.ones((2, 3)), "vector": jnp.ones(3)}
+    config = optimizer.parse(
+        {
+            "name": "muon",
+            "learning_rate": cosine,
+            "adam_learning_rate": cosine | {"init_value": 0.2},
+        }
+    )
+    built = optimizer.build(config, params, steps=2, steps_per_epoch=1)
+    theirs = optax.contrib.muon(
+        optax.cosine_decay_schedule(1.0, 2),
+        adam_learning_rate=optax.cosine_decay_schedule(0.2, 2),
+    )
+    states = [t.init(params) for t in (built.transformation, theirs)]
+    for _ in range(2):
+        ours, states[0] = built.transformation.update(params, states[0], params)
+        expected, states[1] = theirs.update(params, states[1], params)
+        jax.tree.map(np.testing.assert_array_equal, ours, expected)
+    with pytest.raises(UserError, match="cosine_decay_schedule"):
+        optimizer.parse(
+            {"name": "muon", "adam_learning_rate": {"schedule": "cosine_decay_schedul"}}
+        )
+
+
 def test_schedule_free_evaluates_its_average():
     section = {"name": "schedule_free_sgd", "learning_rate": 0.1}
     built = optimizer.build(optimizer.parse(section), PARAMS, steps=100, steps_per_epoch=10)
