@@ -33,6 +33,12 @@ def check_sources(sections: Sections, heads: Sequence[str], found: Statistics) -
                 )
 
 
+def hints(sections: Sections, found: Statistics, params: Any) -> list[str]:
+    """What training says before it begins of settings that mostly make it worse."""
+    said = (hint_at_references(sections, found), hint_at_rates(sections, params))
+    return [hint for hint in said if hint is not None]
+
+
 def hint_at_references(sections: Sections, found: Statistics) -> str | None:
     """What to know where a network gets reference energies of bound atoms; `None` elsewhere."""
     fitted = sections.data.statistics.reference_energies in ("auto", "least_squares")

@@ -86,11 +86,7 @@ def fit(
     write_data(data.card["files"], output, resume)
     write_config(resolved(complete), output, resume)
     terminal.say(_describe(task, data, found))
-    hints = (
-        agreement.hint_at_references(sections, found),
-        agreement.hint_at_rates(sections, task.variables.get("params", {})),
-    )
-    for hint in filter(None, hints):
+    for hint in agreement.hints(sections, found, task.variables.get("params", {})):
         terminal.say(hint)
     prepared = time.perf_counter() - started
     outcome, found, solved = minimise(
