@@ -34,7 +34,7 @@ def check_sources(sections: Sections, heads: Sequence[str], found: Statistics) -
 
 
 def hints(sections: Sections, found: Statistics, params: Any) -> list[str]:
-    """What training says before it begins of settings that mostly make it worse."""
+    """What training says before it begins of settings that often make it worse."""
     said = (hint_at_references(sections, found), hint_at_rates(sections, params))
     return [hint for hint in said if hint is not None]
 
@@ -69,7 +69,7 @@ def hint_at_rates(sections: Sections, params: Any) -> str | None:
     more = ", …" if len(others) > 2 else ""
     return (
         f"muon trains matrices; {', '.join(others[:2])}{more} learn by Adam, with the same rate, "
-        "mostly far too large for them. optimizer.adam_learning_rate is a rate of their own (a "
+        "often far too large for them. optimizer.adam_learning_rate is a rate of their own (a "
         "number or a schedule): begin with a tenth of learning_rate"
     )
 

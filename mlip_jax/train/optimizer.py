@@ -5,9 +5,10 @@ arguments; nothing is renamed and no default is repeated.
 """
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -157,27 +158,23 @@ def build(
     groups = parameter_groups.of_each(config.groups, params)
     if config.full_batch:
         config = dataclasses.replace(config, learning_rate=1.0)
-    rate = schedule.build(config.learning_rate, steps, steps_per_epoch)
-    further = {
-        name: schedule.build(value, steps, steps_per_epoch)
-        for name, value in _schedules(config.arguments).items()
-    }
-    config = dataclasses.replace(config, arguments=dict(config.arguments) | further)
+    schedule_of = functools.partial(schedule.build, steps=steps, steps_per_epoch=steps_per_epoch)
     chain = [
         parameter_groups.scale(params, groups, lambda group: 0.0 if group.frozen else 1.0),
         *_clipping(config),
-        _base(config, rate, groups, whitening),
+        _base(config, schedule_of, groups, whitening),
         parameter_groups.scale(params, groups, lambda group: group.factor),
     ]
     transformation = optax.with_extra_args_support(optax.chain(*chain))
     plateau = optax.with_extra_args_support(optax.identity())
     if config.reduce_on_plateau is not None:
         plateau = optax.contrib.reduce_on_plateau(**config.reduce_on_plateau)
+    rate = schedule_of(config.learning_rate)
     return Optimizer(transformation, rate, plateau, _eval_params(config))
 
 
 def _schedules(arguments: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Further rates among the arguments (`adam_learning_rate` of `muon`) that have a schedule."""
+    """Further rates among the arguments that have a schedule."""
     return {
         name: value
         for name, value in arguments.items()
@@ -213,7 +210,10 @@ def _clipping(config: OptimizerConfig) -> list[optax.GradientTransformation]:
 
 
 def _base(
-    config: OptimizerConfig, rate: Schedule, groups, whitening: np.ndarray | None = None
+    config: OptimizerConfig,
+    schedule_of: Callable[[float | Mapping[str, Any]], Schedule],
+    groups,
+    whitening: np.ndarray | None = None,
 ) -> optax.GradientTransformation:
     function = _optimizer_function(config.name, "optimizer.name")
     arguments = dict(config.arguments)
@@ -221,14 +221,15 @@ def _base(
         return gauss_newton.lbfgs(arguments, whitening)
     if "base_optimizer" in arguments:
         inner = parse(arguments["base_optimizer"], "optimizer.base_optimizer")
-        inner_rate = schedule.build(inner.learning_rate, 1, 1)
-        arguments["base_optimizer"] = _base(inner, inner_rate, groups)
+        arguments["base_optimizer"] = _base(inner, schedule_of, groups)
+    for name, value in _schedules(arguments).items():
+        arguments[name] = schedule_of(value)
     if any(not g.weight_decay for g in jax.tree.leaves(groups, is_leaf=parameter_groups.is_group)):
         arguments[_mask_name(config.name, function)] = jax.tree.map(
             lambda group: group.weight_decay, groups, is_leaf=parameter_groups.is_group
         )
-    if config.learning_rate != 0 and not isinstance(config.learning_rate, Mapping):
-        rate = cast(Any, float(config.learning_rate))
+    rate: Any = config.learning_rate
+    rate = schedule_of(rate) if isinstance(rate, Mapping) else float(rate)
     try:
         return function(learning_rate=rate, **arguments)
     except (TypeError, ValueError) as error:

@@ -129,6 +129,24 @@ def test_parameters_that_are_no_matrices_have_a_schedule_of_their_own():
         )
 
 
+def test_schedules_inside_a_wrapper_have_the_length_of_the_run():
+    cosine = {"schedule": "cosine_decay_schedule", "init_value": 0.5}
+    inner = {"name": "sgd", "learning_rate": cosine}
+    config = {"name": "schedule_free", "learning_rate": 0.5, "base_optimizer": inner, "b1": 0.9}
+    built = optimizer.build(optimizer.parse(config), PARAMS, steps=4, steps_per_epoch=1)
+    theirs = optax.contrib.schedule_free(
+        optax.sgd(optax.cosine_decay_schedule(0.5, 4)), learning_rate=0.5, b1=0.9
+    )
+    ours = expected = PARAMS
+    states = [t.init(PARAMS) for t in (built.transformation, theirs)]
+    for _ in range(3):
+        updates, states[0] = built.transformation.update(PARAMS, states[0], ours)
+        ours = optax.apply_updates(ours, updates)
+        updates, states[1] = theirs.update(PARAMS, states[1], expected)
+        expected = optax.apply_updates(expected, updates)
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
 def test_schedule_free_evaluates_its_average():
     section = {"name": "schedule_free_sgd", "learning_rate": 0.1}
     built = optimizer.build(optimizer.parse(section), PARAMS, steps=100, steps_per_epoch=10)
